@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gen writes the tables of package syscalls from the kernel's UAPI headers, as Debian's linux-libc-dev unpacks
+// them: that package holds every architecture since 6.11. It downloads nothing:
+//
+//	apt-get download linux-libc-dev && dpkg-deb -x linux-libc-dev_*.deb DIR
+//	LINUX_LIBC_DEV=DIR go generate ./internal/syscalls
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"go/format"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// table is one ABI to generate. The files are named so that no name ends in _GOARCH, which would be a build constraint.
+type table struct {
+	file, ident, abi, header string
+}
+
+var tables = []table{
+	{"zx86_64.go", "x86_64", "x86-64", "usr/lib/linux/uapi/x86/asm/unistd_64.h"},
+	{"zi386.go", "i386", "i386", "usr/lib/linux/uapi/x86/asm/unistd_32.h"},
+	{"zx32.go", "x32", "x32, without the flag X32Flag", "usr/lib/linux/uapi/x86/asm/unistd_x32.h"},
+	{"zarm64.go", "arm64", "arm64", "usr/lib/linux/uapi/arm64/asm/unistd_64.h"},
+}
+
+const versionHeader = "usr/include/linux/version.h"
+
+// maxNr is syscalls.MaxNr: a table past it needs larger sets first.
+const maxNr = 1024
+
+func main() {
+	headers := flag.String("headers", "", "`directory` that linux-libc-dev was unpacked into")
+	out := flag.String("out", ".", "`directory` to write to")
+	flag.Parse()
+	if err := run(*headers, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "gen: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(headers, out string) error {
+	if headers == "" {
+		return errors.New("no headers: set LINUX_LIBC_DEV to the directory that linux-libc-dev was unpacked into")
+	}
+	text, err := os.ReadFile(filepath.Join(headers, versionHeader))
+	if err != nil {
+		return fmt.Errorf("read the kernel version: %w", err)
+	}
+	version, err := parseVersion(text)
+	if err != nil {
+		return fmt.Errorf("parse %s: %w", versionHeader, err)
+	}
+	for _, t := range tables {
+		text, err := os.ReadFile(filepath.Join(headers, t.header))
+		if err != nil {
+			return fmt.Errorf("read the numbers of %s: %w", t.abi, err)
+		}
+		names, err := parseNumbers(text)
+		if err != nil {
+			return fmt.Errorf("parse %s: %w", t.header, err)
+		}
+		if err := write(filepath.Join(out, t.file), version, renderTable(t, names)); err != nil {
+			return err
+		}
+	}
+	return write(filepath.Join(out, "zkernel.go"), version,
+		fmt.Appendf(nil, "// TableKernel is the kernel whose headers the tables were generated from.\nconst TableKernel = %q\n", version))
+}
+
+var define = regexp.MustCompile(`(?m)^#define\s+__NR_(\w+)\s+(?:\(__X32_SYSCALL_BIT \+ (\d+)\)|(\d+))\s*$`)
+
+// parseNumbers reads the #define lines of a unistd header as scripts/syscallhdr.sh of the kernel writes them.
+func parseNumbers(text []byte) (map[uint32]string, error) {
+	names := map[uint32]string{}
+	for _, m := range define.FindAllSubmatch(text, -1) {
+		name, digits := string(m[1]), cmp.Or(string(m[2]), string(m[3]))
+		nr, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("number of %s: %w", name, err)
+		}
+		if nr >= maxNr {
+			return nil, fmt.Errorf("%s is %d, and sets hold %d numbers", name, nr, maxNr)
+		}
+		if other, twice := names[uint32(nr)]; twice {
+			return nil, fmt.Errorf("%d is both %s and %s", nr, other, name)
+		}
+		names[uint32(nr)] = name
+	}
+	if wrote := bytes.Count(text, []byte("#define __NR_")); wrote != len(names) {
+		return nil, fmt.Errorf("understood %d of %d #define lines", len(names), wrote)
+	}
+	if len(names) < 300 {
+		return nil, fmt.Errorf("only %d calls: not a kernel's whole table", len(names))
+	}
+	return names, nil
+}
+
+var versionPart = regexp.MustCompile(`(?m)^#define LINUX_VERSION_(?:MAJOR|PATCHLEVEL|SUBLEVEL) (\d+)$`)
+
+func parseVersion(text []byte) (string, error) {
+	m := versionPart.FindAllSubmatch(text, -1)
+	if len(m) != 3 {
+		return "", fmt.Errorf("found %d of the version's three parts", len(m))
+	}
+	return fmt.Sprintf("%s.%s.%s", m[0][1], m[1][1], m[2][1]), nil
+}
+
+// renderTable writes two arrays: names by number, with "" for holes, and numbers in the order of their names.
+func renderTable(t table, names map[uint32]string) []byte {
+	var b bytes.Buffer
+	byNumber := slices.Sorted(maps.Keys(names))
+	fmt.Fprintf(&b, "// %sNames are the calls of %s by number.\nvar %sNames = [...]string{\n", t.ident, t.abi, t.ident)
+	for _, nr := range byNumber {
+		fmt.Fprintf(&b, "%d: %q,\n", nr, names[nr])
+	}
+	byName := slices.SortedFunc(maps.Keys(names), func(x, y uint32) int { return cmp.Compare(names[x], names[y]) })
+	fmt.Fprintf(&b, "}\n\n// %sByName are the numbers of %s in the order of their names.\nvar %sByName = [...]uint16{\n", t.ident, t.abi, t.ident)
+	for row := range slices.Chunk(byName, 20) {
+		for _, nr := range row {
+			fmt.Fprintf(&b, "%d, ", nr)
+		}
+		fmt.Fprintln(&b)
+	}
+	b.WriteString("}\n")
+	return b.Bytes()
+}
+
+func write(path, version string, body []byte) error {
+	head := fmt.Sprintf("// Code generated by internal/syscalls/gen from the UAPI headers of Linux %s. DO NOT EDIT.\n"+
+		"// SPDX-License-Identifier: Apache-2.0\n\npackage syscalls\n\n", version)
+	text, err := format.Source(append([]byte(head), body...))
+	if err != nil {
+		return fmt.Errorf("format %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		return fmt.Errorf("write a table: %w", err)
+	}
+	return nil
+}
