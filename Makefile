@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists the targets. Everything runs from a fresh clone; what needs root says so.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # the go command uses all cores itself, and the stages are timed
+
+# go run builds it once, with our own toolchain; the cache keeps it.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+BIN      ?= bin
+FUZZTIME ?= 5s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# -buildvcs=false: the stamp differs between a clone and an archive of the same sources; the version is given instead.
+BUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+STAGE    := @scripts/stage
+# The race detector needs a C compiler; a laptop without one still gets the tests. Expanded late: need-deps may bring it.
+RACE      = $(shell command -v gcc >/dev/null && echo -race)
+SKIPPED  := .cache/skipped
+
+export FUZZTIME
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the static, reproducible binary bin/whittle
+	$(BUILD) -o $(BIN)/whittle ./cmd/whittle
+
+.PHONY: demo
+demo: ## learn a Redis container and enforce what was learned (root)
+	@./demo/run.sh
+
+.PHONY: test
+test: skipped-none need-deps check fuzz ## all checks, fuzzing and tests; as root it installs what is missing
+	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) go test $(RACE) -count=1 -timeout 20m ./...
+	@scripts/skipped $(SKIPPED)
+
+.PHONY: unit
+unit: ## the tests that need no root, quickly
+	go test ./...
+
+.PHONY: check
+check: fmt vet staticcheck fix tidy generated ## everything that reads the code without running it
+
+.PHONY: fmt
+fmt:
+	$(STAGE) gofmt scripts/empty 'gofmt -w these files' gofmt -l .
+
+.PHONY: vet
+vet:
+	$(STAGE) vet-amd64 env GOARCH=amd64 CGO_ENABLED=0 go vet ./...
+	$(STAGE) vet-arm64 env GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+
+.PHONY: staticcheck
+staticcheck:
+	$(STAGE) staticcheck env CGO_ENABLED=0 go run $(STATICCHECK) ./...
+
+.PHONY: fix
+fix:
+	$(STAGE) 'go fix' scripts/empty 'go fix ./...' env CGO_ENABLED=0 go fix -diff ./...
+
+.PHONY: tidy
+tidy:
+	$(STAGE) tidy go mod tidy -diff
+
+.PHONY: generated
+generated:
+	$(STAGE) generated scripts/generated $(SKIPPED)
+
+.PHONY: generate
+generate: ## rebuild the checked-in BPF objects (clang)
+	@go generate ./internal/kernel/...
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (5s)
+	$(STAGE) fuzz scripts/fuzz
+
+.PHONY: bench
+bench: build ## measure what observing and enforcing cost (root)
+	@go run ./testbed/bench
+
+.PHONY: deps
+deps: ## install what the tests need from the distribution (root, apt)
+	@scripts/deps test
+
+.PHONY: need-deps
+need-deps:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! scripts/deps -n test >/dev/null; then scripts/deps test; fi
+
+.PHONY: skipped-none
+skipped-none:
+	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist .cache
