@@ -65,7 +65,7 @@ func Decide(p Policy, sel Selection, call syscalls.Call, args [6]uint64) Decisio
 	if calls == nil {
 		return Decision{Refuse, ENOSYS}
 	}
-	if kernelOwn(call.ABI).Has(call.Nr) {
+	if syscalls.KernelOwn(call.ABI).Has(call.Nr) {
 		return Decision{Action: Allow}
 	}
 	if calls.selected(sel).Has(call.Nr) && matches(calls.Args[call.Nr], args) {
@@ -86,7 +86,7 @@ func AllowedSet(p Policy, sel Selection, abi syscalls.ABI) syscalls.Set {
 			set.Remove(nr)
 		}
 	}
-	return set.Union(kernelOwn(abi))
+	return set.Union(syscalls.KernelOwn(abi))
 }
 
 // RefusalErrno is the errno with which a call is answered when it is refused. It depends on the number alone, never on
@@ -94,7 +94,7 @@ func AllowedSet(p Policy, sel Selection, abi syscalls.ABI) syscalls.Set {
 func RefusalErrno(p Policy, call syscalls.Call) int32 {
 	calls := p.ABIs[call.ABI]
 	switch {
-	case calls == nil, call.Nr > last(call.ABI):
+	case calls == nil, call.Nr > syscalls.Last(call.ABI):
 		// What a kernel without this ABI, or older than the call, would say.
 		return ENOSYS
 	case calls.Denied[call.Nr].Errno == ENOSYS:

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// Merge is what a and b allow together: replicas and restarts of a workload add. Nothing that either allows, with whatever
+// arguments, is refused by the result, and it is complete only if both are. Merging is commutative and associative, and
+// merging a policy with itself changes its counts only. The result is in normal form and independent of both.
+//
+// A window in which events were lost can only have made one side too small, so it never takes anything from the other.
+func Merge(a, b Policy) Policy {
+	a, b = Normal(a), Normal(b)
+	m := Policy{
+		Workload: mergeWorkload(a.Workload, b.Workload),
+		Complete: a.Complete && b.Complete,
+		Partial:  append(a.Partial, b.Partial...),
+		Account:  mergeAccount(a.Account, b.Account),
+		ABIs:     a.ABIs,
+		Settled:  mergeSettled(a.Settled, b.Settled),
+	}
+	for abi, calls := range b.ABIs {
+		if mine := m.ABIs[abi]; mine != nil {
+			calls = mergeCalls(mine, calls)
+		}
+		m.ABIs[abi] = calls
+	}
+	return Normal(m)
+}
+
+// mergeWorkload takes the known one; between two, the same whatever the order.
+func mergeWorkload(a, b workload.Workload) workload.Workload {
+	switch {
+	case isZero(a):
+		return b
+	case isZero(b):
+		return a
+	case compareWorkloads(a, b) > 0:
+		return b
+	}
+	return a
+}
+
+func isZero(w workload.Workload) bool { return w.Image == "" && w.Digest == "" && len(w.Command) == 0 }
+
+func compareWorkloads(a, b workload.Workload) int {
+	return cmp.Or(cmp.Compare(a.ID(), b.ID()), cmp.Compare(a.Image, b.Image), cmp.Compare(a.Digest, b.Digest),
+		slices.Compare(a.Command, b.Command))
+}
+
+func mergeAccount(a, b Account) Account {
+	return Account{
+		Runs:           addInts(a.Runs, b.Runs),
+		LateRuns:       addInts(a.LateRuns, b.LateRuns),
+		Losses:         mergeMaps(a.Losses, b.Losses, addCounts),
+		UnknownNumbers: addCounts(a.UnknownNumbers, b.UnknownNumbers),
+		Recorded:       addCounts(a.Recorded, b.Recorded),
+		Drained:        addCounts(a.Drained, b.Drained),
+		IOUring:        a.IOUring || b.IOUring,
+		Gaps:           append(a.Gaps, b.Gaps...),
+	}
+}
+
+// mergeSettled keeps the less certain of two answers until the learner has counted again.
+func mergeSettled(a, b Settled) Settled {
+	return Settled{
+		Settled: a.Settled && b.Settled,
+		PUnseen: max(a.PUnseen, b.PUnseen),
+		Bursts:  addCounts(a.Bursts, b.Bursts),
+		Missing: max(a.Missing, b.Missing),
+		Reason:  strings.Join(reasons(a.Reason, b.Reason), reasonSeparator),
+	}
+}
+
+func mergeCalls(a, b *Calls) *Calls {
+	m := &Calls{
+		Phases:   mergeMaps(a.Phases, b.Phases, syscalls.Set.Union),
+		Floor:    a.Floor.Union(b.Floor),
+		Exec:     a.Exec.Union(b.Exec),
+		Roles:    mergeMaps(a.Roles, b.Roles, RoleCalls.union),
+		Evidence: mergeMaps(a.Evidence, b.Evidence, mergeEvidence),
+		Denied:   mergeMaps(a.Denied, b.Denied, mergeDenied),
+		Args:     make(map[uint32][]ArgRule),
+	}
+	for _, nr := range slices.Concat(slices.Collect(maps.Keys(a.Args)), slices.Collect(maps.Keys(b.Args))) {
+		if rules := mergeRules(nr, a, b); len(rules) > 0 {
+			m.Args[nr] = rules
+		}
+	}
+	return m
+}
+
+// mergeRules of one call. A side that allows the call with any arguments takes the rules away; a side that does not have
+// the call says nothing about its arguments. Of two sides with rules, an index that only one constrains is not constrained:
+// joining the lists would demand both conditions of both.
+func mergeRules(nr uint32, a, b *Calls) []ArgRule {
+	ra, rb := a.Args[nr], b.Args[nr]
+	switch {
+	case len(ra) == 0 && a.All().Has(nr), len(rb) == 0 && b.All().Has(nr):
+		return nil
+	case len(ra) == 0:
+		return rb
+	case len(rb) == 0:
+		return ra
+	}
+	var rules []ArgRule
+	for _, r := range slices.Concat(ra, rb) {
+		same := func(o ArgRule) bool { return o.Index == r.Index }
+		if slices.ContainsFunc(ra, same) && slices.ContainsFunc(rb, same) {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// All is every call of every lane, phase and role.
+func (c *Calls) All() syscalls.Set {
+	set := c.Floor.Union(c.Exec)
+	for _, s := range c.Phases {
+		set = set.Union(s)
+	}
+	for _, r := range c.Roles {
+		set = set.Union(r.Birth)
+		for _, s := range r.Phases {
+			set = set.Union(s)
+		}
+	}
+	return set
+}
+
+func mergeEvidence(a, b Evidence) Evidence {
+	m := Evidence{
+		Source: strongerSource(a.Source, b.Source),
+		Count:  addCounts(a.Count, b.Count),
+		Phases: mergeMaps(a.Phases, b.Phases, addCounts),
+		Lanes:  append(a.Lanes, b.Lanes...),
+		Roles:  append(a.Roles, b.Roles...),
+		Rate:   max(a.Rate, b.Rate),
+		Runs:   addInts(a.Runs, b.Runs),
+		Reason: strings.Join(reasons(a.Reason, b.Reason), reasonSeparator),
+	}
+	switch {
+	// What was never counted has no times: its zeros are not the start of a container.
+	case a.Count == 0 && b.Count > 0:
+		m.FirstSeen, m.LastSeen = b.FirstSeen, b.LastSeen
+	case b.Count == 0 && a.Count > 0:
+		m.FirstSeen, m.LastSeen = a.FirstSeen, a.LastSeen
+	default:
+		m.FirstSeen, m.LastSeen = min(a.FirstSeen, b.FirstSeen), max(a.LastSeen, b.LastSeen)
+	}
+	return m
+}
+
+// sources in the order of what they prove: having been seen proves most.
+var sources = []string{"kernel", "floor", "inferred", "granted", "observed"}
+
+func strongerSource(a, b string) string {
+	if cmp.Or(cmp.Compare(slices.Index(sources, a), slices.Index(sources, b)), cmp.Compare(a, b)) < 0 {
+		return b
+	}
+	return a
+}
+
+// mergeDenied prefers ENOSYS: the workload was seen to live with it.
+func mergeDenied(a, b DeniedCall) DeniedCall {
+	m := DeniedCall{Errno: min(a.Errno, b.Errno), Count: addCounts(a.Count, b.Count)}
+	if a.Errno == ENOSYS || b.Errno == ENOSYS {
+		m.Errno = ENOSYS
+	}
+	return m
+}
+
+func mergeMaps[K comparable, V any](a, b map[K]V, both func(a, b V) V) map[K]V {
+	m := make(map[K]V, max(len(a), len(b)))
+	maps.Copy(m, a)
+	for k, v := range b {
+		if mine, ok := m[k]; ok {
+			v = both(mine, v)
+		}
+		m[k] = v
+	}
+	return m
+}
+
+func addInts(a, b int) int { return int(min(addCounts(uint64(a), uint64(b)), math.MaxInt32)) }
