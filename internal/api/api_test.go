@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/workload"
@@ -87,11 +88,11 @@ func TestClientAndServer(t *testing.T) {
 	if s, err := c.Workloads(ctx); err != nil || len(s) != 1 || s[0].Name != "redis-1234" {
 		t.Errorf("Workloads = %+v, %v", s, err)
 	}
-	want := Registration{Container: workload.Container{ID: "c1", PID: 12}, StopSignal: 3}
+	want := Registration{Container: engine.Container{Container: workload.Container{ID: "c1", PID: 12}, StopSignal: 3}}
 	if err := c.Register(ctx, want); err != nil {
 		t.Errorf("Register = %v", err)
 	}
-	if got := <-f.registered; got.Container.ID != "c1" || got.StopSignal != 3 {
+	if got := <-f.registered; got.Container.ID != "c1" || got.Container.StopSignal != 3 {
 		t.Errorf("the backend got %+v, want %+v", got, want)
 	}
 	_, err := c.Policy(ctx, "no/such")

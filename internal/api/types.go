@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
@@ -28,7 +29,7 @@ type Status struct {
 	Version    string      `json:"version"`
 	PID        int         `json:"pid"`
 	Started    time.Time   `json:"started"`
-	Engine     string      `json:"engine"` // "podman 4.3.1", or "none"
+	Engines    []string    `json:"engines"`
 	Problems   []string    `json:"problems,omitempty"`
 	Containers []Container `json:"containers"`
 }
@@ -116,22 +117,20 @@ type Event struct {
 	Detail json.RawMessage `json:"detail,omitempty"`
 }
 
-// EventQuery selects events: those after the ID After, at most Limit of them (the newest), of one workload or container.
+// EventQuery selects events: those after the ID After, of one workload (its ID) if it is given, at most Limit of them. These
+// are the newest unless Oldest is set.
 type EventQuery struct {
 	After    int64
 	Limit    int
 	Workload string
+	Oldest   bool
 }
 
 // Registration is what a hook or an engine's adapter knows of a container.
 type Registration struct {
-	Container  workload.Container `json:"container"`
-	StopSignal int                `json:"stop_signal,omitempty"`
+	Container engine.Container `json:"container"`
 	// Profile is the container's seccomp section of config.json; empty when it has none.
 	Profile json.RawMessage `json:"profile,omitempty"`
-	// Runtime is the digest of the OCI runtime's executable: the calls of the runtime lane belong to it.
-	Runtime         string `json:"runtime,omitempty"`
-	NoNewPrivileges bool   `json:"no_new_privileges,omitempty"`
 }
 
 // Gone tells that a container was deleted.

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+// Kinds of events. docs/formats.md lists them.
+const (
+	kindAgent    = "agent"
+	kindStart    = "start"
+	kindPhase    = "phase"
+	kindSettled  = "settled"
+	kindNew      = "new-call"
+	kindRefused  = "refused"
+	kindStop     = "stop"
+	kindRelease  = "release"
+	kindProblem  = "problem"
+	kindExported = "exported"
+)
+
+// model of the containers. Only the owner touches it.
+type model struct {
+	agent      *Agent
+	containers map[key]*tracked
+	observed   map[kernel.ID]*tracked
+	exported   map[string]string // fingerprint → workload ID
+	problems   map[string]string // by what has it
+	queue      []job             // for the scholar, oldest first
+	events     []api.Event       // not yet handed to the scholar
+	surveying  bool
+	lastSave   time.Time
+}
+
+// key of a container: ids are unique within an engine.
+type key struct{ engine, id string }
+
+// tracked is one container.
+type tracked struct {
+	key
+	reg    api.Registration
+	view   api.Container
+	id     kernel.ID // 0 when it is not observed
+	exit   *exitWatch
+	counts map[refusalKey]*refusal
+	calls  map[syscalls.ABI]syscalls.Set // of the service, all phases, at the last survey
+	gone   bool                          // its exit was seen; the scholar has it
+}
+
+func newModel(a *Agent, exported map[string]string) *model {
+	return &model{
+		agent: a, exported: maps.Clone(exported), containers: map[key]*tracked{}, observed: map[kernel.ID]*tracked{},
+		problems: map[string]string{}, lastSave: a.Now(),
+	}
+}
+
+// own the model until ctx is done or a part of the agent fails.
+func (m *model) own(ctx context.Context, fatal <-chan error) error {
+	tick := time.NewTicker(m.agent.Survey)
+	defer tick.Stop()
+	for {
+		m.handOverEvents()
+		out, next := m.next()
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-fatal:
+			if err != nil {
+				return err
+			}
+		case f := <-m.agent.ops:
+			f(m)
+		case f := <-m.agent.results:
+			f(m)
+		case out <- next:
+			m.queue = m.queue[1:]
+		case <-tick.C:
+			m.survey()
+		}
+	}
+}
+
+// next job for the scholar; the channel is nil, which blocks, when there is none.
+func (m *model) next() (chan<- job, job) {
+	if len(m.queue) == 0 {
+		return nil, nil
+	}
+	return m.agent.jobs, m.queue[0]
+}
+
+// drain every container, for at most drainTime.
+func (m *model) drain(ctx context.Context) {
+	for _, c := range m.containers {
+		if c.id != 0 && !c.gone {
+			m.finish(c, ending{gap: "the agent was stopped while the container ran"})
+		}
+	}
+	m.event(kindAgent, nil, "agent stopped")
+	m.handOverEvents()
+	m.queue = append(m.queue, saveJob{}, lastJob{})
+	timeout := time.NewTimer(drainTime)
+	defer timeout.Stop()
+	for {
+		if len(m.events) > 0 { // of what ended just now
+			m.queue = slices.Insert(m.queue, len(m.queue)-1, job(journalJob{m.events}))
+			m.events = nil
+		}
+		out, next := m.next()
+		select {
+		case out <- next:
+			m.queue = m.queue[1:]
+			if _, last := next.(lastJob); last {
+				return
+			}
+		case f := <-m.agent.results:
+			f(m)
+		case <-timeout.C:
+			m.agent.Log.Error("not everything was stored in time", "err", fmt.Errorf("%d jobs left", len(m.queue)))
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *model) closeAll() {
+	for _, c := range m.containers {
+		c.exit.close()
+	}
+}
+
+// event is journaled; c may be nil.
+func (m *model) event(kind string, c *tracked, text string) {
+	e := api.Event{Time: m.agent.Now(), Kind: kind, Text: text}
+	if c != nil {
+		e.Container, e.Workload = c.view.Name, c.view.WorkloadID
+	}
+	m.events = append(m.events, e)
+	m.agent.Log.Info(text, "kind", kind, "container", e.Container, "workload", e.Workload)
+}
+
+func (m *model) handOverEvents() {
+	if len(m.events) > 0 {
+		m.queue = append(m.queue, journalJob{m.events})
+		m.events = nil
+	}
+}
+
+// survey asks the scholar to look at every container that is learned from, unless it still does.
+func (m *model) survey() {
+	if m.surveying {
+		return
+	}
+	var who []subject
+	for _, c := range m.containers {
+		if c.id != 0 && !c.gone && c.view.Mode != api.Enforced {
+			who = append(who, subject{c.key, c.id, c.view.Workload})
+		}
+	}
+	save := m.agent.Now().Sub(m.lastSave) >= m.agent.Save
+	if len(who) == 0 && !save {
+		return
+	}
+	if save {
+		m.lastSave = m.agent.Now()
+	}
+	m.surveying = true
+	m.queue = append(m.queue, surveyJob{who: who, save: save})
+}
+
+// problem is shown by status until it is called again with an empty text.
+func (m *model) problem(who, text string) {
+	if m.problems[who] == text {
+		return
+	}
+	if text == "" {
+		delete(m.problems, who)
+		return
+	}
+	m.problems[who] = text
+	m.event(kindProblem, nil, who+": "+text)
+}
+
+func (m *model) status() api.Status {
+	s := api.Status{Version: m.agent.Version, PID: selfPID, Started: m.agent.started, Containers: []api.Container{}}
+	for _, who := range slices.Sorted(maps.Keys(m.problems)) {
+		s.Problems = append(s.Problems, who+": "+m.problems[who])
+	}
+	for _, e := range m.agent.Engines {
+		s.Engines = append(s.Engines, e.Name())
+	}
+	for _, c := range m.containers {
+		v := c.view
+		v.Refused = c.refusals()
+		s.Containers = append(s.Containers, v)
+	}
+	slices.SortFunc(s.Containers, func(x, y api.Container) int { return x.Since.Compare(y.Since) })
+	return s
+}

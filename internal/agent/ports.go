@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// Observer is what the agent asks of kernel.Observer.
+type Observer interface {
+	Run(ctx context.Context) error
+	Observe(t kernel.Target) (kernel.ID, error)
+	Watch(t kernel.Target, a kernel.Allowed) (kernel.ID, error)
+	Trace(id kernel.ID) (observe.Trace, error)
+	Finish(id kernel.ID, ended bool) (observe.Trace, error)
+	Denials() <-chan kernel.Denial
+}
+
+// Store is what the agent asks of package store. Its methods may be called by several goroutines.
+type Store interface {
+	api.Reader
+	api.Writer
+	// Latest policy of a workload by its ID; ok is false when there is none.
+	Latest(ctx context.Context, id string) (p policy.Policy, ok bool, err error)
+	Save(ctx context.Context, p policy.Policy, why string) error
+	Append(ctx context.Context, events []api.Event) error
+	AddFloor(ctx context.Context, f Floor) error
+	// Exported maps the fingerprint of each profile that was handed out to the ID of its workload.
+	Exported(ctx context.Context) (map[string]string, error)
+}
+
+// Floor is what one runtime was seen to need for one workload after it loaded the filter.
+type Floor struct {
+	Runtime         string // digest of its executable
+	NoNewPrivileges bool
+	Workload        string // ID
+	Calls           map[syscalls.ABI]syscalls.Set
+}
+
+// Learner turns a trace into what it teaches. It is pure.
+type Learner interface {
+	Learn(w workload.Workload, t observe.Trace) Lesson
+}
+
+// Lesson of one container so far.
+type Lesson struct {
+	Policy policy.Policy // proposed from this container alone
+	Phase  policy.Phase  // the phase that it is in now
+}
+
+// Profiles reads a container's seccomp profile.
+type Profiles interface {
+	// Fingerprint is the same for two profiles that decide alike, in whatever order they are written.
+	Fingerprint(profile []byte) (string, error)
+	// Allowed is what a profile lets through.
+	Allowed(profile []byte) (kernel.Allowed, error)
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// maxContainers bounds the model: more than any node runs, less than hurts.
+const maxContainers = 20_000
+
+// register a container and have it observed. late says that it was already running.
+func (m *model) register(r api.Registration, late bool) error {
+	rc := &r.Container
+	k := key{rc.Engine, rc.ID}
+	if old := m.containers[k]; old != nil && !old.gone {
+		if old.reg.Container.PID == rc.PID {
+			return nil // the hook was faster than the engine's event, or the other way round
+		}
+		m.finish(old, ending{ended: true}) // it was restarted, and its end went unnoticed
+	}
+	switch {
+	case rc.ID == "" || rc.PID <= 0:
+		return fmt.Errorf("%w: a container needs an id and a pid", api.ErrInvalid)
+	case len(m.containers) >= maxContainers:
+		return fmt.Errorf("more than %d containers", maxContainers)
+	case m.agent.self.is(*rc):
+		return nil
+	}
+	c := &tracked{key: k, reg: r, counts: map[refusalKey]*refusal{}}
+	c.view = api.Container{
+		Container: rc.Container, WorkloadID: rc.Workload.ID(), WorkloadName: rc.Workload.Name(),
+		Mode: api.Learning, Since: m.agent.Now(), Late: late,
+	}
+	c.view.Name = workload.Printable(rc.Name, 64)
+	exit, err := watchExit(rc.PID)
+	if errors.Is(err, process.ErrGone) {
+		m.event(kindProblem, c, c.view.Name+" ended before it could be observed")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.exit = exit
+	if err := m.arm(c, late); err != nil {
+		c.view.Mode, c.view.Note = api.Unseen, err.Error()
+		m.event(kindProblem, c, fmt.Sprintf("%s cannot be observed: %v", c.view.Name, err))
+	}
+	m.containers[k] = c
+	m.agent.start(func() { m.agent.awaitExit(exit, k) })
+	return nil
+}
+
+// arm the observer: exported profiles are watched for what they refuse, everything else is learned from.
+func (m *model) arm(c *tracked, late bool) error {
+	target := kernel.Target{
+		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID,
+		Late: late, StopSignal: c.reg.Container.StopSignal, Filtered: filtered(c.reg),
+	}
+	how := ""
+	if late {
+		how = ", already running: what it did before is unknown"
+	}
+	allowed, enforced, err := m.enforced(c.reg.Profile)
+	if err != nil {
+		// A profile that cannot be read may be anybody's: the container is learned from, like every other.
+		m.event(kindProblem, c, fmt.Sprintf("the seccomp profile of %s: %v", c.view.Name, err))
+	}
+	if enforced {
+		c.id, err = m.agent.Observer.Watch(target, allowed)
+		c.view.Mode = api.Enforced
+		m.event(kindStart, c, c.view.Name+" is enforced"+how)
+	} else {
+		c.id, err = m.agent.Observer.Observe(target)
+		m.event(kindStart, c, c.view.Name+" is learned from"+how)
+	}
+	if err != nil {
+		return err
+	}
+	m.observed[c.id] = c
+	return nil
+}
+
+// enforced tells whether Whittle made this profile, and what it lets through.
+func (m *model) enforced(profile []byte) (kernel.Allowed, bool, error) {
+	if len(profile) == 0 {
+		return kernel.Allowed{}, false, nil
+	}
+	print, err := m.agent.Profiles.Fingerprint(profile)
+	if err != nil {
+		return kernel.Allowed{}, false, fmt.Errorf("read it: %w", err)
+	}
+	if _, ours := m.exported[print]; !ours {
+		return kernel.Allowed{}, false, nil
+	}
+	allowed, err := m.agent.Profiles.Allowed(profile)
+	if err != nil {
+		return kernel.Allowed{}, false, fmt.Errorf("read it: %w", err)
+	}
+	return allowed, true, nil
+}
+
+// filtered tells whether somebody else's filter may answer calls before they are seen. Unknown counts as yes.
+func filtered(r api.Registration) bool {
+	return len(r.Profile) > 0 || r.Container.Seccomp != engine.SeccompUnconfined
+}
