@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -72,16 +71,5 @@ func TestResolveRuntime(t *testing.T) {
 				t.Errorf("ResolveRuntime(%q) = %+v, want %+v", tt.said, got, tt.want)
 			}
 		})
-	}
-}
-
-func TestErrorKnowsItsHint(t *testing.T) {
-	err := error(Fail("inspect container x", ErrUnknownContainer, "podman ps"))
-	var hinted interface{ Hint() string }
-	if !errors.Is(err, ErrUnknownContainer) || !errors.As(err, &hinted) || hinted.Hint() != "podman ps" {
-		t.Errorf("%v: hint %v", err, hinted)
-	}
-	if want := "inspect container x: no such container"; err.Error() != want {
-		t.Errorf("got %q, want %q", err, want)
 	}
 }

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package podman
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// inspectors ask Podman at the same time: one container that is being started must not hold up the list.
+const inspectors = 8
+
+func printable(s string) string { return workload.Printable(s, 200) }
+
+// List describes the containers that have a process.
+func (p *Podman) List(ctx context.Context) ([]engine.Container, error) {
+	var listed []struct{ ID string }
+	query := url.Values{"filters": {`{"status":["running","paused"]}`}, "all": {"true"}}
+	if err := p.get(ctx, "/containers/json", query, &listed); err != nil {
+		return nil, fmt.Errorf("list podman's containers: %w", err)
+	}
+	found := make([]engine.Container, len(listed))
+	failed := make([]error, len(listed))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range inspectors {
+		wg.Go(func() {
+			for i := range next {
+				found[i], failed[i] = p.Inspect(ctx, listed[i].ID)
+			}
+		})
+	}
+	for i := range listed {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	var errs []error
+	var out []engine.Container
+	for i, c := range found {
+		switch {
+		case errors.Is(failed[i], engine.ErrUnknownContainer): // removed meanwhile
+		case failed[i] != nil:
+			errs = append(errs, failed[i])
+		case c.State.Alive():
+			out = append(out, c)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// inspection is what is read of libpod's InspectContainerData.
+type inspection struct {
+	ID          string `json:"Id"`
+	Name        string
+	Path        string
+	Args        []string
+	Image       string // its id
+	ImageDigest string
+	ImageName   string
+	OCIRuntime  string
+	Rootfs      string // instead of an image
+	State       struct {
+		Status     string
+		Pid        int
+		ConmonPid  int
+		StartedAt  time.Time
+		CgroupPath string
+	}
+	Config struct {
+		Labels      map[string]string
+		Annotations map[string]string
+		StopSignal  json.RawMessage // a number; from Podman 5 on a name
+	}
+	HostConfig struct {
+		Privileged  bool
+		SecurityOpt []string
+	}
+}
+
+// Inspect describes one container.
+func (p *Podman) Inspect(ctx context.Context, id string) (engine.Container, error) {
+	doing := "inspect podman's container " + printable(id)
+	// An id ends up in a path: a slash or a query in it would ask for something else.
+	if id == "" || strings.Trim(id, ".") == "" {
+		err := fmt.Errorf("%s: %w", doing, engine.ErrUnknownContainer)
+		return engine.Container{}, hint.Add(err, "see which containers there are with `podman ps --all`")
+	}
+	var in inspection
+	if err := p.get(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &in); err != nil {
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if in.ID == "" {
+		return engine.Container{}, fmt.Errorf("%s: the answer has no id: %w", doing, engine.ErrIncompatible)
+	}
+	if in.ImageDigest == "" && in.Image != "" { // Podman 3 tells it of the image only
+		digest, err := p.imageDigest(ctx, in.Image)
+		if err != nil {
+			return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+		}
+		in.ImageDigest = digest
+	}
+	c := describe(in)
+	if err := locate(&c, in); err != nil {
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	return c, nil
+}
+
+// imageDigest is empty for an image that has none or was removed.
+func (p *Podman) imageDigest(ctx context.Context, id string) (string, error) {
+	var image struct{ Digest string }
+	err := p.get(ctx, "/images/"+url.PathEscape(id)+"/json", nil, &image)
+	if errors.Is(err, engine.ErrUnknownContainer) {
+		return "", nil
+	}
+	return image.Digest, err
+}
+
+// describe turns Podman's words into ours. What may come from an image or a command line is made printable, except what
+// identifies: the digest and the command.
+func describe(in inspection) engine.Container {
+	digest := in.ImageDigest
+	if digest == "" && in.Image != "" {
+		digest = "sha256:" + strings.TrimPrefix(in.Image, "sha256:")
+	}
+	image := in.ImageName
+	if image == "" {
+		image = in.Rootfs
+	}
+	c := engine.Container{
+		Container: workload.Container{
+			Engine: "podman",
+			ID:     in.ID,
+			Name:   printable(in.Name),
+			Workload: workload.Workload{
+				Image:   printable(image),
+				Digest:  digest,
+				Command: append([]string{in.Path}, in.Args...),
+			},
+		},
+		State:           state(in.State.Status),
+		ImageID:         in.Image,
+		StopSignal:      signal(in.Config.StopSignal),
+		Seccomp:         seccomp(in),
+		NoNewPrivileges: option(in.HostConfig.SecurityOpt, "no-new-privileges") != "",
+		StartedAt:       in.State.StartedAt,
+	}
+	for key, value := range in.Config.Labels {
+		if c.Labels == nil {
+			c.Labels = make(map[string]string, len(in.Config.Labels))
+		}
+		c.Labels[printable(key)] = printable(value)
+	}
+	return c
+}
+
+func state(podmans string) engine.State {
+	switch podmans {
+	case "running", "stopping":
+		return engine.Running
+	case "paused":
+		return engine.Paused
+	case "created", "configured", "initialized":
+		return engine.Created
+	}
+	return engine.Exited
+}
+
+// signal reads a number, or a name as Podman 5 has it.
+func signal(raw json.RawMessage) int {
+	var name string
+	if json.Unmarshal(raw, &name) == nil {
+		return engine.ParseSignal(name)
+	}
+	return engine.ParseSignal(string(raw))
+}
+
+// seccomp reads what Podman was asked for. It tells nothing when that was nothing: its default, unless privileged.
+func seccomp(in inspection) string {
+	switch asked := option(in.HostConfig.SecurityOpt, "seccomp"); {
+	case asked == "unconfined":
+		return engine.SeccompUnconfined
+	case asked != "" && asked != "default":
+		return printable(asked)
+	case asked == "" && in.HostConfig.Privileged:
+		return engine.SeccompUnconfined
+	}
+	return engine.SeccompDefault
+}
+
+// option is the value of name=VALUE or name:VALUE, or the name itself when it stands alone.
+func option(options []string, name string) string {
+	i := slices.IndexFunc(options, func(o string) bool {
+		rest, ok := strings.CutPrefix(o, name)
+		return ok && (rest == "" || rest[0] == '=' || rest[0] == ':')
+	})
+	if i < 0 {
+		return ""
+	}
+	if options[i] == name {
+		return name
+	}
+	return options[i][len(name)+1:]
+}
