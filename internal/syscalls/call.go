@@ -76,7 +76,10 @@ func Name(a ABI, nr uint32) string {
 func Number(a ABI, name string) (nr uint32, ok bool) {
 	if digits, is := strings.CutPrefix(name, "#"); is {
 		n, err := strconv.ParseUint(digits, 10, 32)
-		return uint32(n), err == nil && n < MaxNr
+		if err != nil || n >= MaxNr {
+			return 0, false
+		}
+		return uint32(n), true
 	}
 	return lookupNumber(a, name)
 }

@@ -55,7 +55,6 @@ var same = [...][]string{
 	{"fcntl", "fcntl64"},
 	{"lseek", "_llseek"},
 	{"fadvise64", "fadvise64_64"},
-	{"sync_file_range", "sync_file_range2"},
 	{"io_pgetevents", "io_pgetevents_time64"},
 	// Sockets.
 	{"accept", "accept4"},
