@@ -35,7 +35,10 @@ demo: ## learn a Redis container and enforce what was learned (root)
 	@./demo/run.sh
 
 .PHONY: test
-test: skipped-none need-deps check fuzz ## all checks, fuzzing and tests; as root it installs what is missing
+test: ## everything: checks, fuzzing, all tests (as root it installs what is missing)
+	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! scripts/deps -n test >/dev/null; then scripts/deps test; fi
+	@$(MAKE) --no-print-directory check fuzz
 	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) go test $(RACE) -count=1 -timeout 20m ./...
 	@scripts/skipped $(SKIPPED)
 
@@ -47,28 +50,28 @@ unit: ## the tests that need no root, quickly
 check: fmt vet staticcheck fix tidy generated ## everything that reads the code without running it
 
 .PHONY: fmt
-fmt:
+fmt: ## are the Go files formatted
 	$(STAGE) gofmt scripts/empty 'gofmt -w these files' gofmt -l .
 
 .PHONY: vet
-vet:
+vet: ## go vet for amd64 and arm64
 	$(STAGE) vet-amd64 env GOARCH=amd64 CGO_ENABLED=0 go vet ./...
 	$(STAGE) vet-arm64 env GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 
 .PHONY: staticcheck
-staticcheck:
+staticcheck: ## staticcheck, at a pinned version
 	$(STAGE) staticcheck env CGO_ENABLED=0 go run $(STATICCHECK) ./...
 
 .PHONY: fix
-fix:
+fix: ## does the code use what its Go version offers
 	$(STAGE) 'go fix' scripts/empty 'go fix ./...' env CGO_ENABLED=0 go fix -diff ./...
 
 .PHONY: tidy
-tidy:
+tidy: ## is go.mod what the imports need
 	$(STAGE) tidy go mod tidy -diff
 
 .PHONY: generated
-generated:
+generated: ## are generated files what their sources give
 	$(STAGE) generated scripts/generated $(SKIPPED)
 
 .PHONY: generate
@@ -86,14 +89,6 @@ bench: build ## measure what observing and enforcing cost (root)
 .PHONY: deps
 deps: ## install what the tests need from the distribution (root, apt)
 	@scripts/deps test
-
-.PHONY: need-deps
-need-deps:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! scripts/deps -n test >/dev/null; then scripts/deps test; fi
-
-.PHONY: skipped-none
-skipped-none:
-	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
 
 .PHONY: clean
 clean: ## remove what was built
