@@ -138,6 +138,8 @@ func TestKernelOwn(t *testing.T) {
 		{ARM64, []string{"clock_getres", "clock_gettime", "exit", "exit_group", "getrandom", "gettimeofday", "restart_syscall",
 			"rt_sigreturn"}},
 		{0, []string{}},
+		{5, []string{}},
+		{255, []string{}},
 	} {
 		if d := cmp.Diff(test.want, KernelOwn(test.abi).Names(test.abi)); d != "" {
 			t.Errorf("KernelOwn(%s) (-want +got):\n%s", test.abi, d)

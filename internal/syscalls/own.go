@@ -2,6 +2,8 @@
 
 package syscalls
 
+import "sync"
+
 // ownNames are calls that a policy allows whether or not they were observed, because the kernel makes them on a
 // program's behalf or decides by itself when a program makes them. Learning cannot be relied on to see them.
 var ownNames = [...]string{
@@ -25,7 +27,22 @@ var ownNames = [...]string{
 }
 
 // KernelOwn is the calls of the ABI that are always allowed; own.go gives the reason for each.
-func KernelOwn(a ABI) (s Set) {
+func KernelOwn(a ABI) Set {
+	if int(a) >= len(tables) {
+		return Set{}
+	}
+	return own()[a]
+}
+
+// own is indexed by ABI. It is computed once, because whoever decides about a call asks for it.
+var own = sync.OnceValue(func() (sets [len(tables)]Set) {
+	for _, a := range ABIs {
+		sets[a] = ownOf(a)
+	}
+	return sets
+})
+
+func ownOf(a ABI) (s Set) {
 	for _, name := range ownNames {
 		s.addName(a, name)
 	}
