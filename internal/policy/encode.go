@@ -53,6 +53,7 @@ type (
 // gives it back in normal form.
 func Encode(p Policy) ([]byte, error) {
 	// Roles are the only part that a container can blow up past MaxSize: name fewer of them until it fits.
+	p = Normal(p)
 	for roles := maxRoles; ; roles /= 4 {
 		data, err := marshal(normal(p, roles))
 		if err != nil || len(data) <= MaxSize {

@@ -27,7 +27,9 @@ type Explanation struct {
 
 func (e Explanation) String() string { return strings.Join(e.Lines, "\n") }
 
-func (e *Explanation) say(format string, args ...any) { e.Lines = append(e.Lines, fmt.Sprintf(format, args...)) }
+func (e *Explanation) say(format string, args ...any) {
+	e.Lines = append(e.Lines, fmt.Sprintf(format, args...))
+}
 
 // Explain why p allows the call or not, in plain words.
 func Explain(p Policy, call syscalls.Call) Explanation {
@@ -72,9 +74,7 @@ func explainAllowed(e *Explanation, c *Calls, call syscalls.Call) {
 	}
 	if len(phases) > 0 {
 		e.say("%s is allowed to the service in the %s %s.", call, plural(len(phases), "phase", "phases"), list(phases))
-		if missing := len(Phases) - len(phases); missing > 0 && len(phases) < len(Phases) {
-			explainOtherPhases(e, c, call)
-		}
+		explainOtherPhases(e, c, call)
 	}
 	if c.Floor.Has(call.Nr) {
 		e.say("%s is in the floor: the container runtime needs it between loading the filter and starting the program, "+

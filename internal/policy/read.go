@@ -87,7 +87,7 @@ func (s *scanner) workload(w *workload.Workload) error {
 		case "digest":
 			return s.text(&w.Digest, 256)
 		case "command":
-			return s.array(1<<20, func() error {
+			return s.array(1<<17, func() error {
 				var arg string
 				err := s.text(&arg, MaxSize)
 				w.Command = append(w.Command, arg)

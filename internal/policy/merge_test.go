@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// Few numbers, names and values, so that two drawn policies meet often.
+var (
+	genNr   = rapid.Custom(func(t *rapid.T) uint32 { return rapid.SampledFrom([]uint32{0, 1, 2, 41, 59, 435, 600}).Draw(t, "nr") })
+	genName = rapid.SampledFrom([]string{"a:0", "a:1", "b:0", "c\x01:0", "?:0", "x; y", ""})
+	genRule = rapid.Custom(func(t *rapid.T) ArgRule {
+		mask := rapid.SampledFrom([]uint64{1, 3, ^uint64(0)}).Draw(t, "mask")
+		return ArgRule{rapid.Uint8Range(0, 2).Draw(t, "index"), mask, rapid.Uint64Range(0, 3).Draw(t, "value") & mask}
+	})
+	genPhase = rapid.SampledFrom(Phases[:])
+	genCount = rapid.OneOf(rapid.Uint64Range(0, 5), rapid.Just(^uint64(0)))
+)
+
+func genSet(t *rapid.T, label string) syscalls.Set {
+	return syscalls.SetOf(rapid.SliceOfN(genNr, 0, 5).Draw(t, label)...)
+}
+
+func genPhases(t *rapid.T) map[Phase]syscalls.Set {
+	m := map[Phase]syscalls.Set{}
+	for _, p := range rapid.SliceOfN(genPhase, 0, 3).Draw(t, "phases") {
+		m[p] = genSet(t, p.String())
+	}
+	return m
+}
+
+func genCalls(t *rapid.T) *Calls {
+	names := rapid.SliceOfN(genName, 0, 3)
+	return &Calls{
+		Phases: genPhases(t), Floor: genSet(t, "floor"), Exec: genSet(t, "exec"),
+		Roles: rapid.MapOfN(genName, rapid.Custom(func(t *rapid.T) RoleCalls {
+			return RoleCalls{genPhases(t), genSet(t, "birth")}
+		}), 0, 3).Draw(t, "roles"),
+		Evidence: rapid.MapOfN(genNr, rapid.Custom(func(t *rapid.T) Evidence {
+			return Evidence{
+				Source: rapid.SampledFrom(append(sources, "else", "")).Draw(t, "source"), Count: genCount.Draw(t, "count"),
+				FirstSeen: time.Duration(rapid.IntRange(-1, 9).Draw(t, "first")), LastSeen: time.Duration(rapid.IntRange(0, 9).Draw(t, "last")),
+				Phases: rapid.MapOfN(genPhase, genCount, 0, 2).Draw(t, "counts"), Lanes: names.Draw(t, "lanes"),
+				Roles: names.Draw(t, "callers"), Rate: rapid.Float64().Draw(t, "rate"),
+				Runs: rapid.IntRange(0, 3).Draw(t, "runs"), Reason: genName.Draw(t, "reason"),
+			}
+		}), 0, 3).Draw(t, "evidence"),
+		Denied: rapid.MapOfN(genNr, rapid.Custom(func(t *rapid.T) DeniedCall {
+			return DeniedCall{rapid.SampledFrom([]int32{0, EPERM, 13, ENOSYS, 99}).Draw(t, "errno"), genCount.Draw(t, "count")}
+		}), 0, 3).Draw(t, "denied"),
+		Args: rapid.MapOfN(genNr, rapid.SliceOfN(genRule, 0, 4), 0, 4).Draw(t, "args"),
+	}
+}
+
+var genPolicy = rapid.Custom(func(t *rapid.T) Policy {
+	names := rapid.SliceOfN(genName, 0, 2)
+	return Policy{
+		Workload: workload.Workload{Image: rapid.SampledFrom([]string{"", "r:1", "r:2"}).Draw(t, "image")},
+		Complete: rapid.Bool().Draw(t, "complete"), Partial: names.Draw(t, "partial"),
+		Account: Account{Runs: rapid.IntRange(0, 3).Draw(t, "runs"), Losses: rapid.MapOfN(genName, genCount, 0, 2).Draw(t, "losses"),
+			Recorded: genCount.Draw(t, "recorded"), IOUring: rapid.Bool().Draw(t, "uring"), Gaps: names.Draw(t, "gaps")},
+		ABIs: rapid.MapOfN(rapid.SampledFrom(syscalls.ABIs[:2]), rapid.Custom(genCalls), 0, 2).Draw(t, "abis"),
+		Settled: Settled{rapid.Bool().Draw(t, "settled"), rapid.Float64Range(0, 1).Draw(t, "p"), genCount.Draw(t, "bursts"),
+			rapid.Float64Range(0, 9).Draw(t, "missing"), genName.Draw(t, "reason")},
+	}
+})
+
+func same(t *rapid.T, what string, a, b Policy) {
+	if diff := cmp.Diff(string(encodeRapid(t, a)), string(encodeRapid(t, b))); diff != "" {
+		t.Fatalf("%s:\n%s", what, diff)
+	}
+}
+
+func encodeRapid(t *rapid.T, p Policy) []byte {
+	data, err := Encode(p)
+	if err != nil {
+		t.Fatalf("Encode: %v", err)
+	}
+	return data
+}
+
+func TestMergeOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, c := genPolicy.Draw(t, "a"), genPolicy.Draw(t, "b"), genPolicy.Draw(t, "c")
+		same(t, "not commutative", Merge(a, b), Merge(b, a))
+		same(t, "not associative", Merge(Merge(a, b), c), Merge(a, Merge(b, c)))
+		same(t, "not normal", Merge(a, b), Normal(Merge(a, b)))
+	})
+}
+
+func TestMergeWithItself(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := genPolicy.Draw(t, "p")
+		if changes := Diff(p, Merge(p, p)); len(changes) > 0 {
+			t.Fatalf("merging with itself changed %v", changes)
+		}
+		if got, want := Merge(p, p).Complete, Normal(p).Complete; got != want {
+			t.Fatalf("complete %t became %t", want, got)
+		}
+	})
+}
+
+// Whatever one side allows, the merged policy allows, in every selection and with every arguments. This is invariant 2
+// too: a side that lost events is smaller or has fewer rules, and takes nothing from the other.
+func TestMergeIsNeverStricter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := genPolicy.Draw(t, "a"), genPolicy.Draw(t, "b")
+		m := Merge(a, b)
+		sel := Selection{Phases: rapid.SliceOfN(genPhase, 0, 3).Draw(t, "selection"), Exec: rapid.Bool().Draw(t, "exec")}
+		for range 20 {
+			c := syscalls.Call{ABI: rapid.SampledFrom(syscalls.ABIs[:2]).Draw(t, "abi"), Nr: genNr.Draw(t, "call")}
+			args := [6]uint64(rapid.SliceOfN(rapid.Uint64Range(0, 3), 6, 6).Draw(t, "args"))
+			for _, side := range []Policy{a, b} {
+				if Decide(side, sel, c, args).Action == Allow && Decide(m, sel, c, args).Action != Allow {
+					t.Fatalf("%v %v%v was allowed and is refused after merging", c.ABI, c, args)
+				}
+			}
+		}
+		if m.Complete && !(a.Complete && b.Complete) {
+			t.Fatal("complete, but a side is not")
+		}
+	})
+}
+
+// Being written changes nothing of what a policy decides.
+func TestNormalDecidesTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := genPolicy.Draw(t, "p")
+		for range 20 {
+			c := syscalls.Call{ABI: rapid.SampledFrom(syscalls.ABIs[:2]).Draw(t, "abi"), Nr: genNr.Draw(t, "call")}
+			args := [6]uint64(rapid.SliceOfN(rapid.Uint64Range(0, 3), 6, 6).Draw(t, "args"))
+			if was, is := Decide(p, Selection{}, c, args), Decide(Normal(p), Selection{}, c, args); was.Action != is.Action {
+				t.Fatalf("%v%v: %v became %v", c, args, was, is)
+			}
+		}
+	})
+}
+
+func TestMergeRules(t *testing.T) {
+	two, one := ArgRule{0, ^uint64(0), 2}, ArgRule{0, ^uint64(0), 1}
+	third := ArgRule{2, ^uint64(0), 7}
+	seen := syscalls.SetOf(41)
+	side := func(set syscalls.Set, rules ...ArgRule) Policy {
+		return Policy{ABIs: map[syscalls.ABI]*Calls{x86: {Phases: map[Phase]syscalls.Set{Run: set}, Args: map[uint32][]ArgRule{41: rules}}}}
+	}
+	for _, tc := range []struct {
+		name string
+		a, b Policy
+		want []ArgRule
+	}{
+		{"union", side(seen, two), side(seen, one), []ArgRule{one, two}},
+		{"seen without rules", side(seen, two), side(seen), nil},
+		{"not seen", side(seen, two), side(syscalls.Set{}), []ArgRule{two}},
+		{"ABI not seen", side(seen, two), Policy{}, []ArgRule{two}},
+		{"index of one side only", side(seen, two, third), side(seen, one), []ArgRule{one, two}},
+		{"no index in common", side(seen, two), side(seen, third), nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, Merge(tc.a, tc.b).ABIs[x86].Args[41]); diff != "" {
+				t.Errorf("rules (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMergeLeavesItsInputsAlone(t *testing.T) {
+	a, b := example(t), example(t)
+	before := encode(t, a)
+	m := Merge(a, b)
+	for _, c := range m.ABIs {
+		c.Phases[Run] = syscalls.Set{}
+		clear(c.Evidence)
+		clear(c.Roles)
+	}
+	m.Account.Losses["bursts_full"] = 99
+	if diff := cmp.Diff(string(before), string(encode(t, a))); diff != "" {
+		t.Errorf("changed:\n%s", diff)
+	}
+	if got := Merge(a, b).ABIs[x86].Evidence[nr(t, x86, "execve")]; got.Count != 6 || got.Runs != 2 || got.Phases[Run] != 6 {
+		t.Errorf("evidence %+v, want the sums", got)
+	}
+}
