@@ -35,7 +35,7 @@ var layers = map[string][]string{
 	"internal/assoc":  {},
 	"internal/learn":  {"internal/assoc", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/cve":    {"internal/policy", "internal/syscalls"},
-	"internal/filter": {"internal/policy", "internal/syscalls"},
+	"internal/filter": {"internal/policy", "internal/syscalls", "internal/workload"},
 
 	// Mechanism.
 	"internal/kernel":  {"internal/hint", "internal/observe", "internal/syscalls", "internal/workload"},
