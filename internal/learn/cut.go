@@ -116,7 +116,7 @@ func bootEnd(t observe.Trace, s *series, end int, cfg Config) Cut {
 		cut := Cut{BootEnd: k, Method: methodChangePoint}
 		cut.BootEnd = max(k, s.extended(k, end, 0, cfg.Horizon.Seconds()))
 		_, cut.Confirmed = s.after(cut.BootEnd, cfg.Horizon.Seconds(), end)
-		cut.Reason = fmt.Sprintf("nothing was accepted; of %d calls %d were new in the first %s, %d in the %s after it",
+		cut.Reason = fmt.Sprintf("nothing was accepted, and of %d calls %d were new in the first %s, %d in the %s after it",
 			s.freshIn(0, end), s.freshIn(0, cut.BootEnd), show(t.Epochs[cut.BootEnd].Start),
 			s.freshInTime(cut.BootEnd, cfg.Horizon.Seconds(), end), show(cfg.Horizon))
 		return cut

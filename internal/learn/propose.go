@@ -23,7 +23,7 @@ func Propose(w workload.Workload, t observe.Trace, r Result) policy.Policy {
 	p.Partial = t.Account.Problems()
 	p.Complete = len(p.Partial) == 0
 	p.Account = account(t.Account)
-	p.Settled.Reason = strings.Join(append([]string{r.Settled.Reason}, r.Notes...), "; ")
+	p.Settled.Reason = strings.Join(append([]string{r.Settled.Reason}, r.Notes...), "; ") // the separator of package policy
 
 	proposeSets(&p, t, r)
 	for _, m := range newSeries(t).made {

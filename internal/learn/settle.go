@@ -10,6 +10,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/policy"
 )
 
+// A reason is one line without a semicolon: policies join and sort reasons by it.
+
 // settle is the stop rule: the run phase of the service lane decides, since that is what an attacker of a serving container
 // meets. Other phases end by themselves.
 func settle(t observe.Trace, r Result, cfg Config) policy.Settled {
@@ -24,11 +26,11 @@ func settle(t observe.Trace, r Result, cfg Config) policy.Settled {
 	}
 	wanting = append(wanting, unbalanced(t.Account)...)
 	if len(wanting) > 0 {
-		s.Reason = "waiting: " + strings.Join(wanting, "; ")
+		s.Reason = "waiting: " + strings.Join(wanting, ", ")
 		return s
 	}
 	s.Settled = true
-	s.Reason = fmt.Sprintf("settled: after %d bursts and %d seconds of running, at most %s of the next bursts and %s of the next seconds are expected to hold an unseen call; the account balances",
+	s.Reason = fmt.Sprintf("settled: after %d bursts and %d seconds of running, at most %s of the next bursts and %s of the next seconds are expected to hold an unseen call, and the account balances",
 		e.Bursts.Units, e.Seconds.Units, percent(e.Bursts.PUnseen()), percent(e.Seconds.PUnseen()))
 	return s
 }
@@ -47,11 +49,11 @@ func settleJob(t observe.Trace, r Result, cfg Config) policy.Settled {
 		wanting = append(wanting, fmt.Sprintf("one run of a job with %d bursts says little about the next: run it again", e.Bursts.Units))
 	}
 	if len(wanting) > 0 {
-		s.Reason = "waiting: " + strings.Join(wanting, "; ")
+		s.Reason = "waiting: " + strings.Join(wanting, ", ")
 		return s
 	}
 	s.Settled = true
-	s.Reason = fmt.Sprintf("settled: the job has ended; after %d bursts at most %s of the next are expected to hold an unseen call; the account balances",
+	s.Reason = fmt.Sprintf("settled: the job has ended, after %d bursts at most %s of the next are expected to hold an unseen call, and the account balances",
 		e.Bursts.Units, percent(e.Bursts.PUnseen()))
 	return s
 }

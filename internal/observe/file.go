@@ -29,19 +29,21 @@ func Write(w io.Writer, t Trace) error {
 }
 
 // Read what Write wrote. The trace is valid when err is nil.
-func Read(r io.Reader) (Trace, error) {
+func Read(r io.Reader) (Trace, error) { return read(r, maxTrace) }
+
+func read(r io.Reader, most int64) (Trace, error) {
 	zip, err := gzip.NewReader(r)
 	if err != nil {
 		return Trace{}, fmt.Errorf("reading a trace: %w", err)
 	}
 	// One byte more than allowed, so that a longer one is told from one that just fits.
-	limited := &io.LimitedReader{R: zip, N: maxTrace + 1}
+	limited := &io.LimitedReader{R: zip, N: most + 1}
 	decoder := json.NewDecoder(limited)
 	decoder.DisallowUnknownFields()
 	var t Trace
 	err = decoder.Decode(&t)
 	if limited.N == 0 {
-		return Trace{}, fmt.Errorf("reading a trace: more than %d MB", maxTrace>>20)
+		return Trace{}, fmt.Errorf("reading a trace: more than %d bytes", most)
 	}
 	if err != nil {
 		return Trace{}, fmt.Errorf("reading a trace: %w", err)

@@ -73,12 +73,12 @@ func TestReadRefuses(t *testing.T) {
 		{"two traces", zip(`{"arch":"x86_64"}{"arch":"x86_64"}`), "something follows it"},
 		{"unknown key", zip(`{"arch":"x86_64","cgroup":1}`), "unknown field"},
 		{"no architecture", zip(`{}`), "unknown architecture"},
-		{"a bomb", zip(`{"arch":"x86_64"` + strings.Repeat(" ", maxTrace) + `}`), "more than 64 MB"},
+		{"a bomb", zip(`{"arch":"x86_64"` + strings.Repeat(" ", 10_000) + `}`), "more than 10000 bytes"},
 		{"negative epoch", zip(`{"arch":"x86_64","cells":[{"lane":1,"calls":[{"call":{"ABI":"x86_64","Nr":1},"epochs":[[-1,1]]}]}]}`), "cannot unmarshal"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Read(bytes.NewReader(tt.file)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := read(bytes.NewReader(tt.file), 10_000); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want …%s…", err, tt.want)
 			}
 		})
