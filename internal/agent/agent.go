@@ -22,6 +22,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/workload"
 )
 
 // drainTime bounds what happens after SIGTERM: engines and init systems kill after 10 seconds and less.
@@ -31,11 +33,11 @@ const drainTime = 4 * time.Second
 type Config struct {
 	Observer Observer
 	Store    Store
-	Learner  Learner
-	Profiles Profiles
+	Learn    func(workload.Workload, observe.Trace) Lesson
 	Engines  []engine.Engine
 	Listener *net.UnixListener // closed by Run
 	Version  string
+	State    string // the store's directory, shown by status
 	Log      *slog.Logger
 	Now      func() time.Time
 	Survey   time.Duration // how often each learning container is looked at
@@ -44,7 +46,7 @@ type Config struct {
 
 // Defaults of the fields that have one.
 func Defaults() Config {
-	return Config{Now: time.Now, Survey: 2 * time.Second, Save: 30 * time.Second}
+	return Config{Learn: Learn, Now: time.Now, Survey: 2 * time.Second, Save: 30 * time.Second}
 }
 
 // Agent is made by New and lives for one Run.
@@ -52,7 +54,6 @@ type Agent struct {
 	Config
 	started time.Time
 	self    identity
-	digests engine.Digests
 	ops     chan func(*model) // run by the owner
 	results chan func(*model) // of the scholar, run by the owner
 	jobs    chan job          // to the scholar

@@ -84,7 +84,7 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	if j.how.gap != "" {
 		trace.Account.Gaps = append(slices.Clip(trace.Account.Gaps), j.how.gap)
 	}
-	lesson := s.agent.Learner.Learn(j.workload, trace)
+	lesson := s.agent.Learn(j.workload, trace)
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
@@ -116,7 +116,7 @@ func (j releaseJob) do(ctx context.Context, s *scholar) func(*model) {
 	if err != nil {
 		return func(m *model) { m.event(kindProblem, j.who, fmt.Sprintf("release %s: %v", j.who.view.Name, err)) }
 	}
-	lesson := s.agent.Learner.Learn(j.workload, trace)
+	lesson := s.agent.Learn(j.workload, trace)
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
@@ -138,7 +138,7 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 			seen[w.key] = glance{id: w.id, err: err}
 			continue
 		}
-		lesson := s.agent.Learner.Learn(w.workload, trace)
+		lesson := s.agent.Learn(w.workload, trace)
 		s.live(ctx, w, lesson.Policy)
 		seen[w.key] = glance{id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID())}
 	}

@@ -191,7 +191,7 @@ func (m *model) problem(who, text string) {
 }
 
 func (m *model) status() api.Status {
-	s := api.Status{Version: m.agent.Version, PID: selfPID, Started: m.agent.started, Containers: []api.Container{}}
+	s := api.Status{Version: m.agent.Version, PID: selfPID, State: m.agent.State, Started: m.agent.started, Containers: []api.Container{}}
 	for _, who := range slices.Sorted(maps.Keys(m.problems)) {
 		s.Problems = append(s.Problems, who+": "+m.problems[who])
 	}

@@ -4,9 +4,14 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/learn"
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -44,21 +49,36 @@ type Floor struct {
 	Calls           map[syscalls.ABI]syscalls.Set
 }
 
-// Learner turns a trace into what it teaches. It is pure.
-type Learner interface {
-	Learn(w workload.Workload, t observe.Trace) Lesson
-}
-
 // Lesson of one container so far.
 type Lesson struct {
-	Policy policy.Policy // proposed from this container alone
-	Phase  policy.Phase  // the phase that it is in now
+	Policy  policy.Policy // proposed from this container alone
+	Phase   policy.Phase  // the phase that it is in now
+	BootEnd time.Duration // since the container was added; 0 while booting
+	Speaker time.Duration // where SPEAKER's rule, the baseline, would have ended booting; 0 if it would not yet
 }
 
-// Profiles reads a container's seccomp profile.
-type Profiles interface {
-	// Fingerprint is the same for two profiles that decide alike, in whatever order they are written.
-	Fingerprint(profile []byte) (string, error)
-	// Allowed is what a profile lets through.
-	Allowed(profile []byte) (kernel.Allowed, error)
+// Learn is package learn with its default configuration.
+func Learn(w workload.Workload, t observe.Trace) Lesson {
+	r := learn.Analyse(t, learn.Default())
+	l := Lesson{Policy: learn.Propose(w, t, r), Phase: r.Phase}
+	if r.Cut.BootEnd < len(r.Cut.Of) {
+		l.BootEnd = r.Cut.Ready
+	}
+	if r.Speaker.BootEnd < len(r.Speaker.Of) {
+		l.Speaker = r.Speaker.Ready
+	}
+	return l
+}
+
+// native is the ABI of the host's own programs.
+var native, _ = syscalls.Native(runtime.GOARCH)
+
+// profileOf reads a container's seccomp profile: its fingerprint, and what it lets through.
+func profileOf(text []byte) (fingerprint string, allowed kernel.Allowed, err error) {
+	p, err := filter.Parse(text, native)
+	if err != nil {
+		return "", kernel.Allowed{}, fmt.Errorf("read it: %w", err)
+	}
+	allowed.Calls, allowed.Checked = filter.Allowed(p, native)
+	return filter.Fingerprint(p), allowed, nil
 }

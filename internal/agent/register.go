@@ -93,18 +93,12 @@ func (m *model) enforced(profile []byte) (kernel.Allowed, bool, error) {
 	if len(profile) == 0 {
 		return kernel.Allowed{}, false, nil
 	}
-	print, err := m.agent.Profiles.Fingerprint(profile)
+	fingerprint, allowed, err := profileOf(profile)
 	if err != nil {
-		return kernel.Allowed{}, false, fmt.Errorf("read it: %w", err)
+		return kernel.Allowed{}, false, err
 	}
-	if _, ours := m.exported[print]; !ours {
-		return kernel.Allowed{}, false, nil
-	}
-	allowed, err := m.agent.Profiles.Allowed(profile)
-	if err != nil {
-		return kernel.Allowed{}, false, fmt.Errorf("read it: %w", err)
-	}
-	return allowed, true, nil
+	_, ours := m.exported[fingerprint]
+	return allowed, ours, nil
 }
 
 // filtered tells whether somebody else's filter may answer calls before they are seen. Unknown counts as yes.

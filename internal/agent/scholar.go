@@ -166,16 +166,11 @@ func (s *scholar) stopKnown(id string) bool {
 // floor keeps what the runtime needed to start the container.
 func (s *scholar) floor(ctx context.Context, r api.Registration, t observe.Trace) {
 	calls := runtimeCalls(t)
-	if len(calls) == 0 || r.Container.Runtime.Path == "" {
-		return
-	}
-	digest, err := s.agent.digests.Of(r.Container.Runtime.Path)
-	if err != nil {
-		s.agent.Log.Warn("the floor of a runtime is not kept", "err", err)
+	if len(calls) == 0 || r.RuntimeDigest == "" {
 		return
 	}
 	s.floors = append(s.floors, Floor{
-		Runtime: digest, NoNewPrivileges: r.Container.NoNewPrivileges,
+		Runtime: r.RuntimeDigest, NoNewPrivileges: r.Container.NoNewPrivileges,
 		Workload: r.Container.Workload.ID(), Calls: calls,
 	})
 	s.saveFloors(ctx)

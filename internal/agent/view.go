@@ -46,6 +46,7 @@ func (m *model) learned(c *tracked, g glance) {
 // observedView is the container as status shows it, after a lesson.
 func observedView(v api.Container, l Lesson) api.Container {
 	v.Phase, v.Settled, v.Partial = l.Phase, l.Policy.Settled, l.Policy.Partial
+	v.BootEnd, v.SpeakerBootEnd = l.BootEnd, l.Speaker
 	v.Distinct, v.ByPhase = 0, map[string]int{}
 	for _, set := range serviceCalls(l.Policy) {
 		v.Distinct += set.Len()

@@ -28,7 +28,9 @@ type fake struct {
 	events     []Event
 }
 
-func (f *fake) Workloads(context.Context) ([]Summary, error) { return []Summary{{Name: "redis-1234"}}, nil }
+func (f *fake) Workloads(context.Context) ([]Summary, error) {
+	return []Summary{{Name: "redis-1234"}}, nil
+}
 func (f *fake) Policy(ctx context.Context, ref string) (policy.Policy, error) {
 	return f.PolicyVersion(ctx, ref, 0)
 }
@@ -36,16 +38,20 @@ func (f *fake) Policy(ctx context.Context, ref string) (policy.Policy, error) {
 func (f *fake) PolicyVersion(_ context.Context, ref string, _ int) (policy.Policy, error) {
 	return policy.Policy{}, hint.Add(fmt.Errorf("workload %q: %w", ref, ErrNotFound), "whittle policy list")
 }
-func (f *fake) History(context.Context, string) ([]Revision, error) { return []Revision{{Version: 1}}, nil }
+func (f *fake) History(context.Context, string) ([]Revision, error) {
+	return []Revision{{Version: 1}}, nil
+}
 func (f *fake) Floor(context.Context, string) (map[string][]string, error) {
 	return map[string][]string{"x86_64": {"execve"}}, nil
 }
-func (f *fake) Events(_ context.Context, q EventQuery) ([]Event, error) { return f.events[q.After:], nil }
-func (f *fake) Import(context.Context, policy.Policy, string) error     { return nil }
-func (f *fake) RecordExport(context.Context, Export) error              { return nil }
-func (f *fake) Status(context.Context) (Status, error)                  { return Status{PID: 7}, nil }
-func (f *fake) Gone(context.Context, Gone) error                        { return errors.New("broken") }
-func (f *fake) Register(_ context.Context, r Registration) error        { f.registered <- r; return nil }
+func (f *fake) Events(_ context.Context, q EventQuery) ([]Event, error) {
+	return f.events[q.After:], nil
+}
+func (f *fake) Import(context.Context, policy.Policy, string) error { return nil }
+func (f *fake) RecordExport(context.Context, Export) error          { return nil }
+func (f *fake) Status(context.Context) (Status, error)              { return Status{PID: 7}, nil }
+func (f *fake) Gone(context.Context, Gone) error                    { return errors.New("broken") }
+func (f *fake) Register(_ context.Context, r Registration) error    { f.registered <- r; return nil }
 func (f *fake) Follow(ctx context.Context, after int64, send func(Event) error) error {
 	for _, e := range f.events[after:] {
 		if err := send(e); err != nil {

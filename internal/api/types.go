@@ -28,6 +28,7 @@ const (
 type Status struct {
 	Version    string      `json:"version"`
 	PID        int         `json:"pid"`
+	State      string      `json:"state"` // its directory
 	Started    time.Time   `json:"started"`
 	Engines    []string    `json:"engines"`
 	Problems   []string    `json:"problems,omitempty"`
@@ -49,24 +50,22 @@ const (
 // Container that runs now.
 type Container struct {
 	workload.Container
-	WorkloadID   string           `json:"workload_id"`
-	WorkloadName string           `json:"workload_name"`
-	Mode         Mode             `json:"mode"`
-	Note         string           `json:"note,omitempty"`
-	Since        time.Time        `json:"since"` // observed since
-	Late         bool             `json:"late,omitempty"`
-	Phase        policy.Phase     `json:"phase"`
-	Distinct     int              `json:"distinct"` // calls of the service lane so far
-	ByPhase      map[string]int   `json:"by_phase,omitempty"`
-	Settled      policy.Settled   `json:"settled"`
-	Partial      []string         `json:"partial,omitempty"`
-	Refused      []Refusal        `json:"refused,omitempty"`
-	Baseline     *BaselineSettled `json:"baseline,omitempty"`
-}
-
-// BaselineSettled says when SPEAKER's rule, the baseline that Whittle compares itself with, would have ended booting.
-type BaselineSettled struct {
-	BootEnd time.Duration `json:"boot_end"`
+	WorkloadID   string         `json:"workload_id"`
+	WorkloadName string         `json:"workload_name"`
+	Mode         Mode           `json:"mode"`
+	Note         string         `json:"note,omitempty"`
+	Since        time.Time      `json:"since"` // observed since
+	Late         bool           `json:"late,omitempty"`
+	Phase        policy.Phase   `json:"phase"`
+	Distinct     int            `json:"distinct"` // calls of the service lane so far
+	ByPhase      map[string]int `json:"by_phase,omitempty"`
+	Settled      policy.Settled `json:"settled"`
+	Partial      []string       `json:"partial,omitempty"`
+	Refused      []Refusal      `json:"refused,omitempty"`
+	// BootEnd is when booting ended, since the container was added; 0 while it boots. SpeakerBootEnd is where the
+	// baseline, SPEAKER's rule, would have put it.
+	BootEnd        time.Duration `json:"boot_end,omitempty"`
+	SpeakerBootEnd time.Duration `json:"speaker_boot_end,omitempty"`
 }
 
 // Refusal is a call that a filter answered with an error, and how often.
@@ -131,6 +130,8 @@ type Registration struct {
 	Container engine.Container `json:"container"`
 	// Profile is the container's seccomp section of config.json; empty when it has none.
 	Profile json.RawMessage `json:"profile,omitempty"`
+	// RuntimeDigest is that of the OCI runtime's executable, where it is known: the runtime lane's calls belong to it.
+	RuntimeDigest string `json:"runtime_digest,omitempty"`
 }
 
 // Gone tells that a container was deleted.
