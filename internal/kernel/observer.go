@@ -5,16 +5,21 @@
 package kernel
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"sync"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
-// ID of an observed container, unique within one Observer while it is observed.
+// ID of an observed container. It is never used twice by one Observer.
 type ID uint32
 
 // Target is a container to observe.
@@ -28,6 +33,9 @@ type Target struct {
 	InitPID int
 	// Late is true when the container was already running.
 	Late bool
+	// Filtered is true when the container runs under a filter of somebody else's (an engine's default profile), so
+	// that calls which never reach the kernel's entry point are looked for as long as it is observed.
+	Filtered bool
 	// StopSignal of the image; 0 means SIGTERM.
 	StopSignal int
 }
@@ -35,7 +43,8 @@ type Target struct {
 // Allowed is what a filter that can deny lets through, for Watch.
 type Allowed struct {
 	Calls map[syscalls.ABI]syscalls.Set
-	// Checked are calls allowed only with some arguments: EPERM from one of them may be the filter's.
+	// Checked are calls allowed only with some arguments: EPERM from one of them may be the kernel's own, so whoever
+	// reads a Denial of one has to look at its arguments.
 	Checked map[syscalls.ABI]syscalls.Set
 }
 
@@ -49,38 +58,98 @@ type Denial struct {
 	Call      syscalls.Call
 	Errno     int32
 	Args      [6]uint64
-	Count     uint64 // how many of this (container, call, errno) so far; a repeated denial is reported at powers of two
+	Count     uint64 // how many of this (container, lane, call, errno) so far; told at 1, 2, 4, 8 …
 }
 
-// ErrUnsupported is returned, wrapped with the reason, when this kernel cannot observe.
-var ErrUnsupported = errors.New("this kernel cannot observe system calls")
-
-var errTODO = errors.New("not built yet")
+var (
+	// ErrUnsupported is returned, wrapped with the reason, when this kernel cannot observe.
+	ErrUnsupported = errors.New("this kernel cannot observe system calls")
+	// ErrUnknown is returned for an ID that is not observed.
+	ErrUnknown = errors.New("container is not observed")
+	// ErrFull is returned when no more containers can be observed.
+	ErrFull = errors.New("too many containers are observed")
+)
 
 // Observer owns the BPF programs. They are attached only while a container needs them.
-type Observer struct{}
+type Observer struct {
+	log     *slog.Logger
+	objects bpfObjects
+	shared  *shared
+	events  *ringbuf.Reader
+	denials chan Denial
+
+	mu         sync.Mutex
+	links      attachments
+	containers map[ID]*container
+	owner      map[uint32]*container // by cell
+	lastUID    uint32
+	dropped    uint64 // denials that the reader of the channel was too slow for
+	peeked     time.Time
+}
 
 // Open loads the programs; nothing is attached yet. It needs root, BTF and Linux 5.15.
-func Open(log *slog.Logger) (*Observer, error) { return nil, errTODO }
+func Open(log *slog.Logger) (*Observer, error) {
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF object: %w", err)
+	}
+	if err := describeCalls(spec); err != nil {
+		return nil, err
+	}
+	o := &Observer{
+		log:        log,
+		denials:    make(chan Denial, 1024),
+		containers: map[ID]*container{},
+		owner:      map[uint32]*container{},
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, explainLoad(err)
+	}
+	defer coll.Close()
+	if o.shared, err = mapShared(spec, coll.Maps[".bss"]); err != nil {
+		return nil, err
+	}
+	if err := coll.Assign(&o.objects); err != nil {
+		o.shared.close()
+		return nil, fmt.Errorf("assign the BPF objects: %w", err)
+	}
+	if o.events, err = ringbuf.NewReader(o.objects.Events); err != nil {
+		o.shared.close()
+		o.objects.Close()
+		return nil, fmt.Errorf("open the ring of denials: %w", err)
+	}
+	return o, nil
+}
 
-// Run peeks at the maps about once a second, begins epochs and reads denials, until ctx is done.
-func (o *Observer) Run(ctx context.Context) error { return errTODO }
+// explainLoad turns the loader's error into one that says what the host lacks.
+func explainLoad(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case os.Geteuid() != 0:
+		return fmt.Errorf("%w: loading BPF programs needs root: %v", ErrUnsupported, err)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: it needs BTF (/sys/kernel/btf/vmlinux) and Linux 5.15: %v", ErrUnsupported, err)
+	case errors.As(err, &verifier):
+		return fmt.Errorf("%w: its verifier refused a program: %w", ErrUnsupported, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnsupported, err)
+}
 
-// Observe starts learning from a container. When it returns nil, no later call of the container is missed.
-func (o *Observer) Observe(t Target) (ID, error) { return 0, errTODO }
+// Denials of all containers.
+func (o *Observer) Denials() <-chan Denial { return o.denials }
 
-// Watch reports what the container's filter denies and records nothing else.
-func (o *Observer) Watch(t Target, a Allowed) (ID, error) { return 0, errTODO }
+// Attached tells which programs run on this host now: none when nothing is observed.
+func (o *Observer) Attached() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.links.names()
+}
 
-// Trace is what was observed so far, peeked now.
-func (o *Observer) Trace(id ID) (observe.Trace, error) { return observe.Trace{}, errTODO }
-
-// Finish drains what is left, forgets the container and detaches what nobody needs any more. ended tells that the
-// container has exited.
-func (o *Observer) Finish(id ID, ended bool) (observe.Trace, error) { return observe.Trace{}, errTODO }
-
-// Denials of all containers. A reader that is too slow loses the oldest; the loss is counted in the account.
-func (o *Observer) Denials() <-chan Denial { return nil }
-
-// Close detaches and unloads everything.
-func (o *Observer) Close() error { return errTODO }
+// Close detaches and unloads everything. Containers that are still observed are forgotten.
+func (o *Observer) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	err := o.links.set(&o.objects, need{})
+	return errors.Join(err, o.events.Close(), o.shared.close(), o.objects.Close())
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+const (
+	// An epoch is a second long in a container's first minute and grows with its age, so that there are few hundred
+	// in a day.
+	shortEpoch = time.Second
+	epochShare = 60
+	// A reload is marked as over after this time; the learner cuts it by novelty.
+	reloadWindow = 10 * time.Second
+)
+
+// Run peeks at the maps about once a second, begins epochs and reads denials, until ctx is done.
+func (o *Observer) Run(ctx context.Context) error {
+	read := make(chan error, 1)
+	go func() { read <- o.readDenials(ctx) }()
+	ticker := time.NewTicker(shortEpoch)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return errors.Join(o.events.Flush(), <-read)
+		case err := <-read:
+			return err
+		case <-ticker.C:
+			if err := o.turn(); err != nil {
+				return errors.Join(err, o.events.Flush(), <-read)
+			}
+		}
+	}
+}
+
+// turn begins the epochs that are due. The peek before it puts what was counted into the epochs that end.
+func (o *Observer) turn() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := bootTime()
+	var due []*container
+	for _, c := range o.containers {
+		age, last := now-c.added, c.epochs[len(c.epochs)-1].at
+		if !c.watch && now-last >= max(shortEpoch, age/epochShare)-shortEpoch/4 {
+			due = append(due, c)
+		}
+	}
+	if len(due) > 0 {
+		if err := o.peek(); err != nil {
+			return err
+		}
+	}
+	for _, c := range due {
+		stage := observe.Stage(atomic.LoadUint32(&o.shared.containers[c.index].Stage))
+		if stage == observe.StageReload && now-c.stagedAt > reloadWindow {
+			stage = observe.StageRun
+		}
+		o.tick(c, stage)
+	}
+	return o.links.set(&o.objects, o.need())
+}
+
+func (o *Observer) readDenials(ctx context.Context) error {
+	var raw ringbuf.Record
+	for {
+		err := o.events.ReadInto(&raw)
+		if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, ringbuf.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read denials: %w", err)
+		}
+		d, err := decodeDenial(raw.RawSample)
+		if err != nil {
+			return err
+		}
+		select {
+		case o.denials <- d:
+		case <-ctx.Done():
+			return nil
+		default:
+			// Counted in the map of denials all the same; only the telling is lost.
+			o.mu.Lock()
+			o.dropped++
+			o.mu.Unlock()
+		}
+	}
+}
+
+func decodeDenial(sample []byte) (Denial, error) {
+	var e bpfDenial
+	if _, err := binary.Decode(sample, binary.NativeEndian, &e); err != nil {
+		return Denial{}, fmt.Errorf("decode a denial of %d bytes: %w", len(sample), err)
+	}
+	return Denial{
+		Container: ID(e.Uid),
+		Time:      time.Now().Add(time.Duration(e.Ns) - bootTime()),
+		PID:       int(e.Pid),
+		TID:       int(e.Tid),
+		Comm:      workload.Printable(cString(e.Comm[:]), 16),
+		Lane:      observe.Lane(e.Lane),
+		Call:      syscalls.Call{ABI: syscalls.ABI(e.Abi), Nr: uint32(e.Nr)},
+		Errno:     e.Error,
+		Args:      e.Args,
+		Count:     e.Count,
+	}, nil
+}
