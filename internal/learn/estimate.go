@@ -13,11 +13,11 @@ import (
 // Estimate of what a phase of a lane has not shown yet. It is made twice, because a benchmark makes a hundred thousand
 // equal bursts a second: they say much about the next burst and nothing about the next operation.
 type Estimate struct {
-	Phase   policy.Phase
-	Lane    observe.Lane
-	Calls   int
-	Bursts  Sample // a unit is a burst
-	Seconds Sample // a unit is an epoch with a call in it, about a second long
+	Phase  policy.Phase
+	Lane   observe.Lane
+	Calls  int
+	Bursts Sample // a unit is a burst
+	Epochs Sample // a unit is an epoch with a call in it, a second long at first and longer with the container's age
 }
 
 // Sample has the statistics of incidence data: of T units each holds a set of calls.
@@ -105,7 +105,7 @@ const groups = len(policy.Phases) * lanes
 
 func estimates(t observe.Trace, s *series, cut Cut) []Estimate {
 	var all [groups]Estimate
-	sampleSeconds(t, s, cut, &all)
+	sampleEpochs(t, s, cut, &all)
 	sampleBursts(t, cut, &all)
 	var found []Estimate
 	for _, phase := range policy.Phases {
@@ -136,7 +136,7 @@ func units(t observe.Trace, cut Cut) (of []int, n int) {
 	return of, n
 }
 
-func sampleSeconds(t observe.Trace, s *series, cut Cut, all *[groups]Estimate) {
+func sampleEpochs(t observe.Trace, s *series, cut Cut, all *[groups]Estimate) {
 	of, n := units(t, cut)
 	phase := make([]policy.Phase, n)
 	for e, unit := range of {
@@ -166,7 +166,7 @@ func sampleSeconds(t observe.Trace, s *series, cut Cut, all *[groups]Estimate) {
 			}
 			e := &all[group{policy.Phase(p), m.lane}.index()]
 			e.Calls++
-			e.Seconds.add(n)
+			e.Epochs.add(n)
 			if n == 1 {
 				alone[last[p]][m.lane] = true
 			}
@@ -176,10 +176,10 @@ func sampleSeconds(t observe.Trace, s *series, cut Cut, all *[groups]Estimate) {
 		for lane := range lanes {
 			e := &all[group{phase[unit], observe.Lane(lane)}.index()]
 			if active[unit][lane] {
-				e.Seconds.Units++
+				e.Epochs.Units++
 			}
 			if alone[unit][lane] {
-				e.Seconds.Alone++
+				e.Epochs.Alone++
 			}
 		}
 	}

@@ -31,26 +31,26 @@ type Config struct {
 	Flat time.Duration
 
 	// The stop rule settles when the next burst has an unseen call with a chance of at most EpsilonBurst, the next
-	// second of at most EpsilonSecond, after at least MinBursts and MinSeconds.
-	EpsilonBurst, EpsilonSecond float64
-	MinBursts                   uint64
-	MinSeconds                  int
+	// epoch of at most EpsilonEpoch, after at least MinBursts and MinEpochs.
+	EpsilonBurst, EpsilonEpoch float64
+	MinBursts                  uint64
+	MinEpochs                  int
 }
 
 // Default configuration. A service under steady load whose calls all recur settles after 30 s of running; one operation
 // that was seen only once, in the first second for instance, asks for 49 s, two for 74 s.
 func Default() Config {
 	return Config{
-		Confirm:       3 * time.Second,
-		Settling:      2 * time.Second,
-		Horizon:       5 * time.Second,
-		Restart:       60 * time.Second,
-		Quiet:         5 * time.Second,
-		Flat:          10 * time.Second,
-		EpsilonBurst:  0.005,
-		EpsilonSecond: 0.04,
-		MinBursts:     200,
-		MinSeconds:    30,
+		Confirm:      3 * time.Second,
+		Settling:     2 * time.Second,
+		Horizon:      5 * time.Second,
+		Restart:      60 * time.Second,
+		Quiet:        5 * time.Second,
+		Flat:         10 * time.Second,
+		EpsilonBurst: 0.005,
+		EpsilonEpoch: 0.04,
+		MinBursts:    200,
+		MinEpochs:    30,
 	}
 }
 

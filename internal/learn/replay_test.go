@@ -72,8 +72,8 @@ func progress(trace observe.Trace, whole Result) []byte {
 			return
 		}
 		last = state
-		fmt.Fprintf(&b, "%10s  %s, next burst %.2g, next second %.2g\n", show(at.Length), state,
-			r.Settled.PUnseen, estimate(r.Estimates, policy.Run).Seconds.PUnseen())
+		fmt.Fprintf(&b, "%10s  %s, next burst %.2g, next epoch %.2g\n", show(at.Length), state,
+			r.Settled.PUnseen, estimate(r.Estimates, policy.Run).Epochs.PUnseen())
 	}
 	for e := 1; e < len(trace.Epochs); e++ {
 		prefix := trace.Until(uint32(e))

@@ -30,8 +30,8 @@ func settle(t observe.Trace, r Result, cfg Config) policy.Settled {
 		return s
 	}
 	s.Settled = true
-	s.Reason = fmt.Sprintf("settled: after %d bursts and %d seconds of running, at most %s of the next bursts and %s of the next seconds are expected to hold an unseen call, and the account balances",
-		e.Bursts.Units, e.Seconds.Units, percent(e.Bursts.PUnseen()), percent(e.Seconds.PUnseen()))
+	s.Reason = fmt.Sprintf("settled: after %d bursts and %d epochs of running, at most %s of the next bursts and %s of the next epochs are expected to hold an unseen call, and the account balances",
+		e.Bursts.Units, e.Epochs.Units, percent(e.Bursts.PUnseen()), percent(e.Epochs.PUnseen()))
 	return s
 }
 
@@ -62,7 +62,7 @@ func settled(e Estimate) policy.Settled {
 	return policy.Settled{
 		PUnseen: e.Bursts.PUnseen(),
 		Bursts:  e.Bursts.Units,
-		Missing: max(e.Bursts.Missing(), e.Seconds.Missing()),
+		Missing: max(e.Bursts.Missing(), e.Epochs.Missing()),
 	}
 }
 
@@ -74,12 +74,12 @@ func missingEvidence(e Estimate, cfg Config) (wanting []string) {
 		wanting = append(wanting, fmt.Sprintf("up to %s of the next bursts may hold an unseen call, at most %s are wanted",
 			percent(p), percent(cfg.EpsilonBurst)))
 	}
-	if e.Seconds.Units < uint64(cfg.MinSeconds) {
-		wanting = append(wanting, fmt.Sprintf("%d of at least %d seconds of running", e.Seconds.Units, cfg.MinSeconds))
+	if e.Epochs.Units < uint64(cfg.MinEpochs) {
+		wanting = append(wanting, fmt.Sprintf("%d of at least %d epochs of running", e.Epochs.Units, cfg.MinEpochs))
 	}
-	if p := e.Seconds.PUnseen(); p > cfg.EpsilonSecond {
-		wanting = append(wanting, fmt.Sprintf("up to %s of the next seconds may hold an unseen call, at most %s are wanted",
-			percent(p), percent(cfg.EpsilonSecond)))
+	if p := e.Epochs.PUnseen(); p > cfg.EpsilonEpoch {
+		wanting = append(wanting, fmt.Sprintf("up to %s of the next epochs may hold an unseen call, at most %s are wanted",
+			percent(p), percent(cfg.EpsilonEpoch)))
 	}
 	return wanting
 }

@@ -69,7 +69,7 @@ func TestAloneIsLeaveOneOut(t *testing.T) {
 			}
 		}
 		r := Analyse(s.end(s.trace.Length.Seconds()+1, false), Default())
-		if got := estimate(r.Estimates, policy.Run).Seconds; got.Alone != want || got.Units != uint64(len(made)) {
+		if got := estimate(r.Estimates, policy.Run).Epochs; got.Alone != want || got.Units != uint64(len(made)) {
 			rt.Fatalf("%d of %d units stand alone, want %d of %d", got.Alone, got.Units, want, len(made))
 		}
 	})
@@ -146,9 +146,9 @@ func TestReasons(t *testing.T) {
 		want  []string
 	}{
 		{"waiting for time", func(s *script) observe.Trace { redis(s, 10); return s.end(11, false) },
-			[]string{"waiting: ", "11 of at least 30 seconds of running", "up to 17 % of the next seconds may hold an unseen call, at most 4 % are wanted"}},
+			[]string{"waiting: ", "11 of at least 30 epochs of running", "up to 17 % of the next epochs may hold an unseen call, at most 4 % are wanted"}},
 		{"settled", func(s *script) observe.Trace { redis(s, 60); return s.end(61, false) },
-			[]string{"settled: after 6100610 bursts and 61 seconds of running", "and the account balances"}},
+			[]string{"settled: after 6100610 bursts and 61 epochs of running", "and the account balances"}},
 		{"booting", func(s *script) observe.Trace { worker(s, 2); return s.end(3, false) }, []string{"waiting: still booting"}},
 		{"a job", func(s *script) observe.Trace {
 			s.service("ls", loaderCalls...)
