@@ -28,12 +28,15 @@ const (
 	maxObjects     = 50_000 // JSON objects: an empty one has two bytes, and takes a hundred when it is read
 )
 
-// ProfileError is a profile that cannot be used. Where is the place in it, Hint what to do about it; both may be empty.
+// ProfileError is a profile that cannot be used. Where is the place in it, Help what to do about it; both may be empty.
 type ProfileError struct {
 	Where string
 	What  string
-	Hint  string
+	Help  string
 }
+
+// Hint is Help, see package hint.
+func (e *ProfileError) Hint() string { return e.Help }
 
 func (e *ProfileError) Error() string {
 	if e.Where == "" {
@@ -42,8 +45,8 @@ func (e *ProfileError) Error() string {
 	return e.Where + ": " + e.What
 }
 
-func bad(where, hint, format string, args ...any) error {
-	return &ProfileError{Where: where, What: fmt.Sprintf(format, args...), Hint: hint}
+func bad(where, help, format string, args ...any) error {
+	return &ProfileError{Where: where, What: fmt.Sprintf(format, args...), Help: help}
 }
 
 // document is any of the JSON forms of a profile: the runtime specification's, Docker's (archMap, includes, excludes, name)

@@ -148,8 +148,8 @@ func TestImportErrors(t *testing.T) {
 			t.Errorf("%s: got %v, want a *ProfileError", test.name, err)
 			continue
 		}
-		if at.Where != test.where && test.where != "" || !strings.Contains(at.What, test.what) || !strings.Contains(at.Hint, test.hint) {
-			t.Errorf("%s: got %q, hint %q; want %q at %q, hint %q", test.name, err, at.Hint, test.what, test.where, test.hint)
+		if at.Where != test.where && test.where != "" || !strings.Contains(at.What, test.what) || !strings.Contains(at.Help, test.hint) {
+			t.Errorf("%s: got %q, hint %q; want %q at %q, hint %q", test.name, err, at.Help, test.what, test.where, test.hint)
 		}
 		if len(err.Error()) > 1000 {
 			t.Errorf("%s: the message has %d bytes", test.name, len(err.Error()))
@@ -198,7 +198,7 @@ func FuzzImport(f *testing.F) {
 		p, err := Import(text, workload.Workload{}, syscalls.X86_64)
 		if err != nil {
 			var at *ProfileError
-			if !errors.As(err, &at) || strings.ContainsFunc(err.Error()+at.Hint, func(r rune) bool { return r < ' ' }) {
+			if !errors.As(err, &at) || strings.ContainsFunc(err.Error()+at.Help, func(r rune) bool { return r < ' ' }) {
 				t.Fatalf("got %q, want a printable *ProfileError", err)
 			}
 			return
