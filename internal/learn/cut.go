@@ -5,10 +5,12 @@ package learn
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 // Cut divides a trace's epochs into phases.
@@ -24,6 +26,8 @@ type Cut struct {
 	// Method and Reason say by what rule, and in plain words why there.
 	Method string
 	Reason string
+	// accepted is true when the first successful accept was seen before the stop.
+	accepted bool
 }
 
 // Now is the phase of the last epoch.
@@ -53,14 +57,18 @@ func (c Cut) phases() (n int) {
 }
 
 // phasesOf are the phases in which a call with these counts is allowed, and its count in each. If calls were lost these
-// are all phases that the container went through.
-func (c Cut) phasesOf(counts []observe.EpochCount, lost bool) iter.Seq2[policy.Phase, uint64] {
+// are all phases that the container went through. The accept whose success opened the run phase was counted when it was
+// made, in boot: a service with one lasting connection would not be allowed a second if it did not belong to both.
+func (c Cut) phasesOf(call syscalls.Call, counts []observe.EpochCount, lost bool) iter.Seq2[policy.Phase, uint64] {
 	var sum [len(policy.Phases)]uint64
 	var is [len(policy.Phases)]bool
 	for _, e := range counts {
 		phase := c.Of[e.Epoch()]
 		is[phase] = true
 		sum[phase] += e.Count()
+	}
+	if c.accepted && is[policy.Boot] && slices.Contains(accepts, call.String()) {
+		is[policy.Run] = true
 	}
 	if lost {
 		for _, phase := range c.Of {
@@ -75,6 +83,8 @@ func (c Cut) phasesOf(counts []observe.EpochCount, lost bool) iter.Seq2[policy.P
 		}
 	}
 }
+
+var accepts = []string{"accept", "accept4"}
 
 // Phases cuts a valid trace into boot, run, reload and stop.
 func Phases(t observe.Trace, cfg Config) Cut { return phases(t, newSeries(t), cfg) }
@@ -137,7 +147,7 @@ func bootSeen(t observe.Trace, ready int, accepted bool) bool {
 
 // readyCut is the kernel's mark of the first accept, unless what follows shows that booting went on.
 func readyCut(t observe.Trace, s *series, ready, end int, cfg Config) Cut {
-	cut := Cut{BootEnd: ready, Method: "first accept"}
+	cut := Cut{BootEnd: ready, Method: "first accept", accepted: true}
 	why := fmt.Sprintf("first accept at %s", show(t.Epochs[ready].Start))
 	horizon, settling := cfg.Horizon.Seconds(), cfg.Settling.Seconds()
 	if k := restarted(t, s, ready, end, cfg); k > cut.BootEnd && k < end {

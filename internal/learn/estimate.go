@@ -49,7 +49,7 @@ func (s Sample) PUnseen() float64 {
 //
 //	(T-1)/T Q1^2 / (2 Q2), and (T-1)/T Q1 (Q1-1) / 2 where Q2 = 0
 func (s Sample) Missing() float64 {
-	if s.Units == 0 {
+	if s.Units == 0 || s.Once == 0 {
 		return 0
 	}
 	t, q1, q2 := float64(s.Units), float64(s.Once), float64(s.Twice)

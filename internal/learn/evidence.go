@@ -37,7 +37,10 @@ func evidence(e policy.Evidence, t observe.Trace, cut Cut, m made) policy.Eviden
 		if m.lane != observe.LaneService {
 			continue
 		}
-		for phase, n := range cut.phasesOf(seen, false) {
+		for phase, n := range cut.phasesOf(m.call, seen, false) {
+			if n == 0 {
+				continue
+			}
 			if e.Phases == nil {
 				e.Phases = map[policy.Phase]uint64{}
 			}

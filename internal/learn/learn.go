@@ -114,7 +114,7 @@ func sets(t observe.Trace, cut Cut) Sets {
 				byPhase = map[policy.Phase]syscalls.Set{}
 				sets[seen.Call.ABI] = byPhase
 			}
-			for phase := range cut.phasesOf(seen.Epochs, t.Account.LostCalls()) {
+			for phase := range cut.phasesOf(seen.Call, seen.Epochs, t.Account.LostCalls()) {
 				set := byPhase[phase]
 				set.Add(seen.Call.Nr)
 				byPhase[phase] = set

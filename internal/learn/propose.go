@@ -83,7 +83,7 @@ func proposeSets(p *policy.Policy, t observe.Trace, r Result) {
 				if cell.Birth {
 					role.Birth.Add(seen.Call.Nr)
 				} else {
-					for phase := range r.Cut.phasesOf(seen.Epochs, lost) {
+					for phase := range r.Cut.phasesOf(seen.Call, seen.Epochs, lost) {
 						set := role.Phases[phase]
 						set.Add(seen.Call.Nr)
 						role.Phases[phase] = set

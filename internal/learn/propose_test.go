@@ -259,6 +259,21 @@ func TestConstrainedNames(t *testing.T) {
 	}
 }
 
+// The one accept of a service with one lasting connection was made before it succeeded.
+func TestAcceptBelongsToRun(t *testing.T) {
+	s := newScript(t)
+	s.service("redis", loaderCalls...)
+	s.service("redis", "listen", "accept4")
+	s.epoch(0.1, observe.CauseReady)
+	s.until(20, func(int) { s.burst("redis", 100, requestCalls...) })
+	calls := propose(s.end(21, false)).ABIs[syscalls.X86_64]
+	for where, set := range map[string]syscalls.Set{"run": calls.Phases[policy.Run], "role": calls.Roles["redis:0"].Phases[policy.Run]} {
+		if !set.Has(s.number("accept4")) || set.Has(s.number("listen")) {
+			t.Errorf("%s has %v, want accept4 and not listen", where, set.Names(syscalls.X86_64))
+		}
+	}
+}
+
 func TestDamagedTraceAllowsNothing(t *testing.T) {
 	_, trace := nginx(t)
 	trace.Cells[0].Calls[0].Call.Nr = 5000
