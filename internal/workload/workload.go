@@ -30,10 +30,11 @@ func (w Workload) ID() string {
 	if identity == "" {
 		identity = w.Image
 	}
-	h.Write([]byte(identity))
+	// Through runes: bytes that are not UTF-8 become what JSON makes of them, so that a stored workload keeps its ID.
+	h.Write([]byte(string([]rune(identity))))
 	for _, arg := range w.Command {
 		h.Write([]byte{0})
-		h.Write([]byte(arg))
+		h.Write([]byte(string([]rune(arg))))
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
