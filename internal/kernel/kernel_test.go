@@ -4,7 +4,6 @@ package kernel
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv("WHITTLE_TEST_CHILD"); child != "" {
-		runChild(child)
-		return
+		os.Exit(runChild(child))
 	}
 	testenv.Main(m)
 }
@@ -37,7 +34,7 @@ type cgroup struct {
 	fd  int
 }
 
-func newCgroup(t *testing.T) cgroup {
+func newCgroup(t testing.TB) cgroup {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -88,7 +85,7 @@ func (g cgroup) child(program string, args ...string) *exec.Cmd {
 func open(t *testing.T) *Observer {
 	t.Helper()
 	testenv.NeedBPF(t)
-	o, err := Open(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	o, err := Open(discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +161,7 @@ func TestExitOnly(t *testing.T) {
 	}
 }
 
-func buildC(t *testing.T, source string, flags ...string) string {
+func buildC(t testing.TB, source string, flags ...string) string {
 	t.Helper()
 	testenv.NeedGCC(t)
 	out := filepath.Join(t.TempDir(), strings.TrimSuffix(source, ".c"))
@@ -175,11 +172,4 @@ func buildC(t *testing.T, source string, flags ...string) string {
 	return out
 }
 
-func runChild(program string) {
-	if _, err := fmt.Fprintln(os.Stderr, "no such child:", program); err != nil {
-		os.Exit(3)
-	}
-	os.Exit(2)
-}
-
-var _ = time.Second
+var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
