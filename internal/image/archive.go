@@ -142,7 +142,9 @@ func addBlob(blobs map[string][]byte, mediaType string, data []byte) v1.Descript
 	return v1.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
 }
 
-func blobName(d digest.Digest) string { return v1.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded() }
+func blobName(d digest.Digest) string {
+	return v1.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
+}
 
 // layerOf writes the files sorted by path, parents first.
 func layerOf(files []File) ([]byte, error) {
