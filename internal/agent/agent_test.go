@@ -95,8 +95,8 @@ func (o *observer) how(id kernel.ID) (ended, done bool) {
 	return ended, done
 }
 
-// store in memory, which fails while err is set.
-type store struct {
+// memory is a store that fails while err is set.
+type memory struct {
 	mu       sync.Mutex
 	err      error
 	policies map[string]policy.Policy
@@ -105,12 +105,12 @@ type store struct {
 	saves    int
 }
 
-func newStore() *store {
-	return &store{policies: map[string]policy.Policy{}, exported: map[string]string{}}
+func newStore() *memory {
+	return &memory{policies: map[string]policy.Policy{}, exported: map[string]string{}}
 }
 
 // with the lock, unless the disk is full.
-func (s *store) with(f func()) error {
+func (s *memory) with(f func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -120,8 +120,8 @@ func (s *store) with(f func()) error {
 	return nil
 }
 
-func (s *store) Workloads(context.Context) ([]api.Summary, error) { return nil, nil }
-func (s *store) Policy(ctx context.Context, ref string) (policy.Policy, error) {
+func (s *memory) Workloads(context.Context) ([]api.Summary, error) { return nil, nil }
+func (s *memory) Policy(ctx context.Context, ref string) (policy.Policy, error) {
 	p, ok, err := s.Latest(ctx, ref)
 	if !ok {
 		err = errors.Join(err, api.ErrNotFound)
@@ -129,34 +129,34 @@ func (s *store) Policy(ctx context.Context, ref string) (policy.Policy, error) {
 	return p, err
 }
 
-func (s *store) PolicyVersion(ctx context.Context, ref string, _ int) (policy.Policy, error) {
+func (s *memory) PolicyVersion(ctx context.Context, ref string, _ int) (policy.Policy, error) {
 	return s.Policy(ctx, ref)
 }
-func (s *store) History(context.Context, string) ([]api.Revision, error)    { return nil, nil }
-func (s *store) Floor(context.Context, string) (map[string][]string, error) { return nil, nil }
-func (s *store) Events(_ context.Context, q api.EventQuery) (e []api.Event, err error) {
+func (s *memory) History(context.Context, string) ([]api.Revision, error)    { return nil, nil }
+func (s *memory) Floor(context.Context, string) (map[string][]string, error) { return nil, nil }
+func (s *memory) Events(_ context.Context, q api.EventQuery) (e []api.Event, err error) {
 	err = s.with(func() { e = slices.Clone(s.events[min(int(q.After), len(s.events)):]) })
 	return e, err
 }
 
-func (s *store) Import(ctx context.Context, p policy.Policy, why string) error {
+func (s *memory) Import(ctx context.Context, p policy.Policy, why string) error {
 	return s.Save(ctx, p, why)
 }
 
-func (s *store) RecordExport(_ context.Context, e api.Export) error {
+func (s *memory) RecordExport(_ context.Context, e api.Export) error {
 	return s.with(func() { s.exported[e.Fingerprint] = e.Workload })
 }
 
-func (s *store) Latest(_ context.Context, id string) (p policy.Policy, ok bool, err error) {
+func (s *memory) Latest(_ context.Context, id string) (p policy.Policy, ok bool, err error) {
 	err = s.with(func() { p, ok = s.policies[id] })
 	return p, ok, err
 }
 
-func (s *store) Save(_ context.Context, p policy.Policy, _ string) error {
+func (s *memory) Save(_ context.Context, p policy.Policy, _ string) error {
 	return s.with(func() { s.policies[p.Workload.ID()] = p; s.saves++ })
 }
 
-func (s *store) Append(_ context.Context, events []api.Event) error {
+func (s *memory) Append(_ context.Context, events []api.Event) error {
 	return s.with(func() {
 		for _, e := range events {
 			e.ID = int64(len(s.events) + 1)
@@ -164,20 +164,20 @@ func (s *store) Append(_ context.Context, events []api.Event) error {
 		}
 	})
 }
-func (s *store) AddFloor(context.Context, Floor) error { return s.with(func() {}) }
-func (s *store) Exported(context.Context) (m map[string]string, err error) {
+func (s *memory) AddFloor(context.Context, Floor) error { return s.with(func() {}) }
+func (s *memory) Exported(context.Context) (m map[string]string, err error) {
 	err = s.with(func() { m = s.exported })
 	return m, err
 }
 
-func (s *store) fail(err error) {
+func (s *memory) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
 }
 
 // texts of the journal.
-func (s *store) texts() (all []string) {
+func (s *memory) texts() (all []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -234,7 +234,7 @@ type rig struct {
 	*Agent
 	t       *testing.T
 	obs     *observer
-	store   *store
+	store   *memory
 	lessons *lessons
 	client  *api.Client
 	stop    func() error

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -61,7 +62,17 @@ func (m *model) denied(d kernel.Denial) {
 	r.Comm, r.PID, r.Last, r.Count = workload.Printable(d.Comm, 16), d.PID, d.Time, max(r.Count, d.Count)
 	if r.told == 0 || r.Count >= 10*r.told {
 		r.told = r.Count
-		m.event(kindRefused, c, r.text(c.view.Name))
+		m.refused(c, r)
+	}
+}
+
+// refused journals a count, for people and for programs.
+func (m *model) refused(c *tracked, r *refusal) {
+	m.event(kindRefused, c, r.text(c.view.Name))
+	e := &m.events[len(m.events)-1]
+	e.Call = r.Call
+	if data, err := json.Marshal(r.Refusal); err == nil { // strings and numbers only
+		e.Data = data
 	}
 }
 
@@ -78,7 +89,7 @@ func (m *model) tally(c *tracked) {
 	for _, r := range c.counts {
 		if r.Count > r.told {
 			r.told = r.Count
-			m.event(kindRefused, c, r.text(c.view.Name))
+			m.refused(c, r)
 		}
 	}
 }

@@ -32,7 +32,6 @@ type book struct {
 	dirty   bool
 	started bool // base holds anything
 	live    map[key]policy.Policy
-	saved   policy.Policy // as it was stored last
 }
 
 // study does jobs until ctx is done.
@@ -77,7 +76,6 @@ func (s *scholar) book(ctx context.Context, id string) *book {
 	b.loaded = true
 	if ok {
 		b.add(stored)
-		b.saved = stored
 	}
 	return b
 }
@@ -133,15 +131,11 @@ func (s *scholar) saveBook(ctx context.Context, id string, b *book, why string) 
 		if b = s.book(ctx, id); !b.loaded {
 			return
 		}
-		p := b.whole()
-		if !sameCalls(p, b.saved) || len(b.live) == 0 {
-			if err := s.agent.Store.Save(ctx, p, why); err != nil {
-				s.failed("store a policy", err)
-				return
-			}
-			s.trouble = ""
-			b.saved = p
+		if err := s.agent.Store.Save(ctx, b.whole(), why); err != nil {
+			s.failed("store a policy", err)
+			return
 		}
+		s.trouble = ""
 		b.dirty = false
 	}
 	if len(b.live) == 0 {
@@ -215,25 +209,6 @@ func (s *scholar) journal(ctx context.Context, events []api.Event) {
 func (s *scholar) failed(doing string, err error) {
 	s.trouble = fmt.Sprintf("%s: %v; what is learned is kept in memory and tried again", doing, err)
 	s.agent.Log.Error(doing, "err", err)
-}
-
-// sameCalls tells whether two policies differ in counts and times only: no reason for a new version.
-func sameCalls(p, q policy.Policy) bool {
-	if p.Complete != q.Complete || p.Settled.Settled != q.Settled.Settled || len(p.ABIs) != len(q.ABIs) {
-		return false
-	}
-	for abi, c := range p.ABIs {
-		d := q.ABIs[abi]
-		if d == nil || c.Exec != d.Exec || c.Floor != d.Floor || c.All() != d.All() {
-			return false
-		}
-		for _, phase := range policy.Phases {
-			if c.Phases[phase] != d.Phases[phase] {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 func short(id string) string { return id[:min(len(id), 12)] }

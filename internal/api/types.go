@@ -92,7 +92,7 @@ type Summary struct {
 	Settled  policy.Settled `json:"settled"`
 	Runs     int            `json:"runs"`
 	ByPhase  map[string]int `json:"by_phase"`
-	Versions int            `json:"versions"`
+	Version  int            `json:"version"`
 	Updated  time.Time      `json:"updated"`
 }
 
@@ -101,19 +101,21 @@ type Revision struct {
 	Version int       `json:"version"`
 	Time    time.Time `json:"time"`
 	Why     string    `json:"why"`
-	Calls   int       `json:"calls"`
+	Calls   int       `json:"calls"` // distinct, over all lanes and phases
+
+	Complete bool `json:"complete"`
 }
 
 // Event of the journal.
 type Event struct {
-	ID        int64     `json:"id"`
-	Time      time.Time `json:"time"`
-	Kind      string    `json:"kind"`
-	Container string    `json:"container,omitempty"`
-	Workload  string    `json:"workload,omitempty"` // ID
-	Text      string    `json:"text"`
-	// Detail is machine-readable; its shape depends on Kind.
-	Detail json.RawMessage `json:"detail,omitempty"`
+	ID        int64           `json:"id"` // ascending
+	Time      time.Time       `json:"time"`
+	Kind      string          `json:"kind"`
+	Workload  string          `json:"workload,omitempty"` // ID
+	Container string          `json:"container,omitempty"`
+	Call      string          `json:"call,omitempty"`
+	Text      string          `json:"text"`
+	Data      json.RawMessage `json:"data,omitempty"` // machine-readable; its shape depends on Kind
 }
 
 // EventQuery selects events: those after the ID After, of one workload (its ID) if it is given, at most Limit of them. These
@@ -145,6 +147,7 @@ type Export struct {
 	Workload    string `json:"workload"` // ID
 	Fingerprint string `json:"fingerprint"`
 	Format      string `json:"format"`
+	Version     int    `json:"version,omitempty"` // of the policy; 0: the newest
 }
 
 // problem is the body of every answer that is not 2xx.
