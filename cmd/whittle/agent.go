@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/agent"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/oci"
+	"github.com/whittle-sec/whittle/internal/engine/podman"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/store"
+)
+
+func newAgent(a *app) *cobra.Command {
+	var podmanSocket, hooks string
+	var debug bool
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "learn from every container of this host, and report what is refused",
+		Long: `Run the node daemon. It notices containers through Podman's socket, and, from their very first call on, through the OCI
+hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything that was learned is stored.`,
+		Example: `  sudo whittle agent
+  sudo whittle agent --hooks-dir /etc/containers/oci/hooks.d    # and: podman run …`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := untilSignal(cmd.Context())
+			defer cancel()
+			if hooks != "" {
+				if err := a.writeHooks(hooks); err != nil {
+					return err
+				}
+			}
+			var engines []engine.Engine
+			if podmanSocket != "" {
+				p := podman.New(podmanSocket)
+				defer p.Close()
+				engines = append(engines, p)
+			}
+			return a.runAgent(ctx, logger(a.talk, debug), engines)
+		},
+	}
+	cmd.Flags().StringVar(&podmanSocket, "podman", podman.DefaultSocket, "`PATH` of Podman's socket; empty for none")
+	cmd.Flags().StringVar(&hooks, "hooks-dir", "", "write OCI hooks into `DIR`, for podman --hooks-dir")
+	cmd.Flags().BoolVar(&debug, "debug", false, "log what a developer would want to know")
+	return cmd
+}
+
+func logger(w io.Writer, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// runAgent opens what the agent needs, cheapest first: what cannot work is known before anything is changed.
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine) (err error) {
+	if os.Geteuid() != 0 {
+		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
+	}
+	listener, err := api.Listen(a.socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // for the errors below; closing it twice does no harm
+	db, err := openStore(a.state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	observer, err := kernel.Open(log)
+	if err != nil {
+		return withDoctor(err)
+	}
+	defer func() { err = errors.Join(err, observer.Close()) }()
+	c := agent.Defaults()
+	c.Observer, c.Store, c.Engines, c.Listener = observer, agent.Stored{Store: db}, engines, listener
+	c.Version, c.Log = version, log
+	if c.State, err = filepath.Abs(a.state); err != nil {
+		return fmt.Errorf("find the state directory: %w", err)
+	}
+	daemon, err := agent.New(c)
+	if err != nil {
+		return err
+	}
+	return daemon.Run(ctx)
+}
+
+// openStore for the agent. Another agent with the same directory is called by its name.
+func openStore(dir string) (*store.Store, error) {
+	db, err := store.Open(dir, time.Now)
+	var locked *store.LockedError
+	if errors.As(err, &locked) && locked.PID != 0 {
+		return nil, api.Running(locked.PID)
+	}
+	return db, err
+}
+
+// withDoctor points to the command that finds out what is wrong.
+func withDoctor(err error) error {
+	if err == nil || hint.Of(err) != "" {
+		return err
+	}
+	return hint.Add(err, "whittle doctor says what this host lacks")
+}
+
+func (a *app) writeHooks(dir string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this executable: %w", err)
+	}
+	socket, err := filepath.Abs(a.socket)
+	if err != nil {
+		return fmt.Errorf("find the socket: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the hooks' directory: %w", err)
+	}
+	for name, text := range oci.HookConfig(self, socket) {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return fmt.Errorf("write a hook: %w", err)
+		}
+	}
+	return nil
+}

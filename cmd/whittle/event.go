@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+func newEvent(a *app) *cobra.Command {
+	return group("event", "the journal: what was learned, decided and refused", newEventList(a), newEventFollow(a))
+}
+
+func newEventList(a *app) *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list [WORKLOAD]",
+		Short: "print the latest events, oldest first",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.stored(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			q := api.EventQuery{Limit: limit}
+			if len(args) == 1 {
+				p, err := s.Policy(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				q.Workload = p.Workload.ID()
+			}
+			events, err := s.Events(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(slices.Concat([]api.Event{}, events))
+			}
+			for _, e := range events {
+				if err := printEvent(a.out, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVarP(&limit, "limit", "n", 100, "how many")
+	return cmd
+}
+
+func newEventFollow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "follow",
+		Short: "print events as they happen, until interrupted; with --json one object a line",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := untilSignal(cmd.Context())
+			defer cancel()
+			client := api.NewClient(a.socket)
+			defer client.Close()
+			last, err := client.Events(ctx, api.EventQuery{Limit: 1})
+			if err != nil {
+				return err
+			}
+			var after int64
+			if len(last) == 1 {
+				after = last[0].ID
+			}
+			err = client.Follow(ctx, after, func(e api.Event) error {
+				if a.json {
+					return json.NewEncoder(a.out).Encode(e)
+				}
+				return printEvent(a.out, e)
+			})
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// printEvent on one line. Its text holds names that containers chose.
+func printEvent(w io.Writer, e api.Event) error {
+	_, err := fmt.Fprintf(w, "%s  %-9s  %s\n", e.Time.Local().Format(time.DateTime), e.Kind, oneLine(e.Text))
+	return err
+}
+
+// oneLine is text without control characters.
+func oneLine(s string) string { return workload.Printable(s, 2000) }

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+func newPolicyExport(a *app) *cobra.Command {
+	var format, lane, name string
+	var phases []string
+	cmd := &cobra.Command{
+		Use:   "export WORKLOAD|FILE",
+		Short: "write a policy as a profile that engines, Kubernetes or systemd enforce",
+		Example: `  whittle policy export redis-1f2e > redis.json && podman run --security-opt seccomp=redis.json redis
+  whittle policy export redis-1f2e --format spo | kubectl apply -f -
+  whittle policy export policy.json --format systemd > /etc/systemd/system/redis.service.d/whittle.conf`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sel, err := selection(phases, lane)
+			if err != nil {
+				return err
+			}
+			p, err := a.versioned(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			ref, _, _ := strings.Cut(args[0], "@")
+			if p, err = a.floorOf(cmd.Context(), ref, p); err != nil {
+				return err
+			}
+			text, print, err := export(p, sel, format, name)
+			if err != nil {
+				return err
+			}
+			a.warnExport(p, sel)
+			if !isFile(args[0]) {
+				a.recordExport(cmd.Context(), api.Export{Workload: p.Workload.ID(), Fingerprint: print, Format: format})
+			}
+			_, err = a.out.Write(text)
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "oci", "oci (engines), spo (Kubernetes) or systemd")
+	cmd.Flags().StringSliceVar(&phases, "phase", nil, "only these phases (boot, run, reload, stop); default all")
+	cmd.Flags().StringVar(&lane, "lane", "", "exec: also what podman exec and health checks need")
+	cmd.Flags().StringVar(&name, "name", "", "metadata.name of a SeccompProfile; default the workload's")
+	return cmd
+}
+
+// export a policy; print is the fingerprint of what an engine would make of it.
+func export(p policy.Policy, sel policy.Selection, format, name string) (text []byte, print string, err error) {
+	rules, err := filter.FromPolicy(p, sel)
+	if err != nil {
+		return nil, "", err
+	}
+	profile, err := filter.OCI(rules)
+	if err != nil {
+		return nil, "", err
+	}
+	print = filter.Fingerprint(profile)
+	switch format {
+	case "oci":
+		text, err = filter.MarshalOCI(profile)
+	case "spo":
+		if name == "" {
+			name = objectName(p.Workload.Name())
+		}
+		text, err = filter.Operator(name, profile)
+	case "systemd":
+		text, err = filter.Systemd(rules, native)
+	default:
+		err = usageError{hint.Add(fmt.Errorf("unknown format %q", format), "the formats are oci, spo and systemd")}
+	}
+	return text, print, err
+}
+
+// objectName is the nearest name that Kubernetes takes.
+func objectName(s string) string {
+	return strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.':
+			return r
+		}
+		return '-'
+	}, s), "-.")
+}
+
+// warnExport says what the profile leaves out.
+func (a *app) warnExport(p policy.Policy, sel policy.Selection) {
+	if !p.Complete {
+		a.say("note: the policy is partial, so the profile may refuse what the workload needs: %s", oneLine(strings.Join(p.Partial, "; ")))
+	}
+	if !p.Settled.Settled {
+		a.say("note: learning has not settled: %s", oneLine(p.Settled.Reason))
+	}
+	if sel.Exec {
+		return
+	}
+	for abi, c := range p.ABIs {
+		if missing := c.Exec.Minus(policy.AllowedSet(p, sel, abi)); !missing.Empty() {
+			a.say("note: exec or a health check was seen to need %d more calls (%s); --lane exec includes them",
+				missing.Len(), words(missing.Names(abi)))
+		}
+	}
+}
+
+// recordExport lets the agent know its own profile again. Where that fails the profile is no less good.
+func (a *app) recordExport(ctx context.Context, e api.Export) {
+	s, err := a.stored(ctx)
+	if err == nil {
+		defer s.Close()
+		err = s.RecordExport(ctx, e)
+	}
+	if err != nil {
+		a.say("note: containers under this profile will be learned from instead of watched for refusals: %v", err)
+	}
+}
+
+func newPolicyImport(a *app) *cobra.Command {
+	var image, digest string
+	cmd := &cobra.Command{
+		Use:   "import FILE [-- COMMAND…]",
+		Short: "add a policy or a profile to what is stored",
+		Long: `Add a policy of Whittle's, an OCI profile or a SeccompProfile to what is stored. A profile does not say whose it is: name
+the image and its command.`,
+		Example: `  whittle policy import policy.json
+  whittle policy import profile.json --image docker.io/library/redis:7 -- redis-server`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := readBounded(args[0], filter.MaxProfileSize)
+			if err != nil {
+				return err
+			}
+			var p policy.Policy
+			why := "imported from " + workload.Printable(args[0], 200)
+			if isPolicy(text) {
+				p, err = parsePolicy(text)
+			} else if image == "" {
+				return usageError{hint.Add(fmt.Errorf("%s is a profile, which does not say whose it is", args[0]),
+					"whittle policy import "+args[0]+" --image IMAGE -- COMMAND")}
+			} else {
+				w := workload.Workload{Image: image, Digest: digest, Command: args[1:]}
+				p, err = filter.Import(text, w, native)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			s, err := a.stored(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if err := s.Import(cmd.Context(), p, why); err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(map[string]any{"workload": p.Workload.ID(), "name": p.Workload.Name(), "calls": countCalls(p)})
+			}
+			_, err = fmt.Fprintf(a.out, "%s: %d calls\n", p.Workload.Name(), countCalls(p))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&image, "image", "", "name of the image, for a profile")
+	cmd.Flags().StringVar(&digest, "digest", "", "digest of the image, for a profile")
+	return cmd
+}
+
+// countCalls that the service may make in some phase.
+func countCalls(p policy.Policy) (n int) {
+	for _, c := range p.ABIs {
+		var all syscalls.Set
+		for _, s := range c.Phases {
+			all = all.Union(s)
+		}
+		n += all.Len()
+	}
+	return n
+}

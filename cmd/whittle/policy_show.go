@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+func newPolicyShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show WORKLOAD|FILE",
+		Short: "the calls of each phase, the account, and what it is worth",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.versioned(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(p)
+			}
+			return showPolicy(a.out, p)
+		},
+	}
+}
+
+func showPolicy(out io.Writer, p policy.Policy) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "workload\t%s (%s)\n", p.Workload.Name(), p.Workload.ID())
+	fmt.Fprintf(w, "image\t%s %s\n", oneLine(p.Workload.Image), oneLine(p.Workload.Digest))
+	fmt.Fprintf(w, "command\t%s\n", oneLine(strings.Join(p.Workload.Command, " ")))
+	showAccount(w, p)
+	w.Flush()
+	for _, abi := range slices.Sorted(maps.Keys(p.ABIs)) {
+		fmt.Fprintf(w, "\n%s\n", abi)
+		showCalls(w, abi, p.ABIs[abi])
+	}
+	fmt.Fprintln(w)
+	if err := showCVEs(w, p); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// showAccount says everything that makes the policy trustworthy or not.
+func showAccount(w io.Writer, p policy.Policy) {
+	state := "complete: nothing that was observed was lost"
+	if !p.Complete {
+		state = "PARTIAL: calls may be missing"
+	}
+	fmt.Fprintf(w, "state\t%s\n", state)
+	for _, why := range p.Partial {
+		fmt.Fprintf(w, "\t- %s\n", oneLine(why))
+	}
+	fmt.Fprintf(w, "observed\t%d containers, %d of them late; %d records made, %d read\n",
+		p.Account.Runs, p.Account.LateRuns, p.Account.Recorded, p.Account.Drained)
+	if p.Account.IOUring {
+		fmt.Fprintf(w, "\tit uses io_uring, whose operations no filter sees\n")
+	}
+	settled := "no"
+	if p.Settled.Settled {
+		settled = "yes"
+	}
+	fmt.Fprintf(w, "settled\t%s: p(unseen) ≤ %.2g after %d bursts, about %.1f calls missing\n",
+		settled, p.Settled.PUnseen, p.Settled.Bursts, p.Settled.Missing)
+	if p.Settled.Reason != "" {
+		fmt.Fprintf(w, "\t%s\n", oneLine(p.Settled.Reason))
+	}
+}
+
+// showCalls is a row for each call and a column for each phase.
+func showCalls(w *tabwriter.Writer, abi syscalls.ABI, c *policy.Calls) {
+	fmt.Fprint(w, "CALL")
+	var all syscalls.Set
+	for _, phase := range policy.Phases {
+		fmt.Fprintf(w, "\t%s %d", strings.ToUpper(phase.String()), c.Phases[phase].Len())
+		all = all.Union(c.Phases[phase])
+	}
+	fmt.Fprintln(w, "\tSEEN\tFIRST\tBY")
+	for _, name := range all.Names(abi) {
+		nr, _ := syscalls.Number(abi, name)
+		fmt.Fprint(w, name)
+		for _, phase := range policy.Phases {
+			mark := "·"
+			if c.Phases[phase].Has(nr) {
+				mark = phase.String()
+			}
+			fmt.Fprintf(w, "\t%s", mark)
+		}
+		e := c.Evidence[nr]
+		fmt.Fprintf(w, "\t%d\t%s\t%s\n", e.Count, brief(e.FirstSeen), oneLine(firstOf(e.Roles)))
+	}
+	w.Flush()
+	lane := func(name string, s syscalls.Set) {
+		if !s.Empty() {
+			fmt.Fprintf(w, "%s %d\t%s\n", name, s.Len(), words(s.Names(abi)))
+		}
+	}
+	lane("floor", c.Floor)
+	lane("exec lane", c.Exec)
+	var denied syscalls.Set
+	for nr := range c.Denied {
+		if nr < syscalls.MaxNr {
+			denied.Add(nr)
+		}
+	}
+	lane("denied", denied)
+	w.Flush()
+}
+
+func brief(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
+
+func firstOf(list []string) string {
+	switch len(list) {
+	case 0:
+		return ""
+	case 1:
+		return list[0]
+	}
+	return fmt.Sprintf("%s +%d", list[0], len(list)-1)
+}
+
+// showCVEs per phase, beside the engine's default.
+func showCVEs(w io.Writer, p policy.Policy) error {
+	if len(p.ABIs) == 0 {
+		return nil
+	}
+	for i, phase := range append(slices.Clone(policy.Phases[:]), policy.Boot) {
+		sel, name := policy.Selection{Phases: []policy.Phase{phase}}, phase.String()
+		if i == len(policy.Phases) {
+			sel, name = policy.Selection{}, "all phases"
+		} else if !hasPhase(p, phase) {
+			continue
+		}
+		profile, err := profileFor(p, sel)
+		if err != nil {
+			return err
+		}
+		s, err := scoreOf(profile)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\t%d calls with the floor (engine's default %d)\t%d CVEs neutralised (default %d)\n",
+			name, s.Allowed, s.DefaultAllowed, len(s.Neutralised), s.DefaultNeutralised)
+	}
+	return nil
+}
+
+func hasPhase(p policy.Policy, phase policy.Phase) bool {
+	for _, c := range p.ABIs {
+		if !c.Phases[phase].Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+func newPolicyExplain(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain WORKLOAD|FILE CALL",
+		Short: "why a call is allowed or not, in plain words",
+		Long:  "Say why a call is allowed or not. CALL is a name, or ABI:NAME for another ABI than the host's (i386:writev).",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			call, err := parseCall(args[1])
+			if err != nil {
+				return err
+			}
+			p, err := a.versioned(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			e := policy.Explain(p, call)
+			if a.json {
+				return a.printJSON(e)
+			}
+			_, err = fmt.Fprintln(a.out, e)
+			return err
+		},
+	}
+}
+
+func parseCall(text string) (syscalls.Call, error) {
+	abi, name := native, text
+	if prefix, rest, ok := strings.Cut(text, ":"); ok {
+		var err error
+		if abi, err = syscalls.ParseABI(prefix); err != nil {
+			return syscalls.Call{}, usageError{hint.Add(err, "the ABIs are x86_64, i386, x32 and arm64")}
+		}
+		name = rest
+	}
+	nr, ok := syscalls.Number(abi, name)
+	if !ok {
+		err := &policy.UnknownCallError{ABI: abi, Name: oneLine(name)}
+		return syscalls.Call{}, usageError{hint.Add(err, err.Hint())}
+	}
+	return syscalls.Call{ABI: abi, Nr: nr}, nil
+}
+
+// floorOf adds what was measured of the runtime to a policy's own floor.
+func (a *app) floorOf(ctx context.Context, ref string, p policy.Policy) (policy.Policy, error) {
+	if isFile(ref) {
+		return p, nil
+	}
+	s, err := a.stored(ctx)
+	if err != nil {
+		return p, err
+	}
+	defer s.Close()
+	floor, err := s.Floor(ctx, ref)
+	if err != nil {
+		return p, err
+	}
+	p = policy.Normal(p)
+	for abi, calls := range p.ABIs {
+		for _, name := range floor[abi.String()] {
+			if nr, ok := syscalls.Number(abi, name); ok && nr < syscalls.MaxNr {
+				calls.Floor.Add(nr)
+			}
+		}
+	}
+	return p, nil
+}

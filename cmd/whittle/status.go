@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/policy"
+)
+
+func newStatus(a *app) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "status [WORKLOAD|CONTAINER]",
+		Short: "what the agent does with each container",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := api.NewClient(a.socket)
+			defer client.Close()
+			one := ""
+			if len(args) == 1 {
+				one = args[0]
+			}
+			if watch {
+				return a.watchStatus(cmd.Context(), client, one)
+			}
+			s, err := statusOf(cmd.Context(), client, one)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(s)
+			}
+			return printStatus(a.out, s)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep watching until interrupted")
+	return cmd
+}
+
+// statusOf all containers, or of those that a name or id matches.
+func statusOf(ctx context.Context, client *api.Client, one string) (api.Status, error) {
+	s, err := client.Status(ctx)
+	if err != nil || one == "" {
+		return s, err
+	}
+	var match []api.Container
+	for _, c := range s.Containers {
+		if c.Name == one || c.WorkloadName == one || strings.HasPrefix(c.WorkloadID, one) || strings.HasPrefix(c.ID, one) {
+			match = append(match, c)
+		}
+	}
+	if len(match) == 0 {
+		return s, hint.Add(fmt.Errorf("no running container or workload is called %q", oneLine(one)),
+			"whittle status shows those that run, whittle policy list those that were learned")
+	}
+	s.Containers = match
+	return s, nil
+}
+
+// watchStatus redraws on a terminal. In a pipe it prints a line whenever a container's changes.
+func (a *app) watchStatus(ctx context.Context, client *api.Client, one string) error {
+	ctx, cancel := untilSignal(ctx)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	draw, lines := a.redraw, map[string]string{}
+	if !isTerminal(a.out) {
+		draw = func(s api.Status) error { return printChanges(a.out, s, lines) }
+	}
+	for {
+		s, err := statusOf(ctx, client, one)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil && a.json {
+			err = a.printJSON(s)
+		} else if err == nil {
+			err = draw(s)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) redraw(s api.Status) error {
+	var page bytes.Buffer
+	page.WriteString("\x1b[H\x1b[J") // home, clear to the end
+	if err := printStatus(&page, s); err != nil {
+		return err
+	}
+	_, err := a.out.Write(page.Bytes())
+	return err
+}
+
+func printChanges(w io.Writer, s api.Status, shown map[string]string) error {
+	for _, c := range s.Containers {
+		line := strings.Join(statusRow(c), "  ")
+		if shown[c.ID] == line {
+			continue
+		}
+		shown[c.ID] = line
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printStatus(out io.Writer, s api.Status) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "agent %s, pid %d, up %s", s.Version, s.PID, time.Since(s.Started).Round(time.Second))
+	if len(s.Engines) > 0 {
+		fmt.Fprintf(w, ", %s", strings.Join(s.Engines, ", "))
+	}
+	fmt.Fprintln(w)
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "problem: %s\n", oneLine(p))
+	}
+	if len(s.Containers) == 0 {
+		fmt.Fprintln(w, "no containers")
+		return w.Flush()
+	}
+	fmt.Fprintln(w, "\nCONTAINER\tWORKLOAD\tMODE\tPHASE\tCALLS\tP(UNSEEN)\tREFUSED\tNOTE")
+	for _, c := range s.Containers {
+		fmt.Fprintln(w, strings.Join(statusRow(c), "\t"))
+	}
+	for _, c := range s.Containers {
+		for _, r := range c.Refused {
+			fmt.Fprintf(w, "%s refused\t%s by %s[%d]\tlane %s\t%d×\n", c.Name, r.Call, r.Comm, r.PID, r.Lane, r.Count)
+		}
+	}
+	return w.Flush()
+}
+
+func statusRow(c api.Container) []string {
+	calls, unseen, phase := "-", "-", "-"
+	if c.Mode != api.Enforced && c.Mode != api.Unseen {
+		phase, calls = c.Phase.String(), fmt.Sprint(c.Distinct)
+		if c.Settled.Bursts > 0 {
+			unseen = fmt.Sprintf("%.2g", c.Settled.PUnseen)
+		}
+		for _, p := range policy.Phases {
+			if n := c.ByPhase[p.String()]; n > 0 {
+				calls += fmt.Sprintf(" %s:%d", p, n)
+			}
+		}
+	}
+	var refused uint64
+	for _, r := range c.Refused {
+		refused += r.Count
+	}
+	note := oneLine(c.Note)
+	if c.Late {
+		note = strings.TrimPrefix(note+"; partial: it ran before the agent did", "; ")
+	}
+	return []string{c.Name, c.WorkloadName, string(c.Mode), phase, calls, unseen, fmt.Sprint(refused), note}
+}
