@@ -22,8 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden policies and progress of testdata anew")
 
-// Traces of real containers that must be there, by the name before .trace.json.gz.
-var required = []string{}
+// Traces of real services that must be there, by the name before .trace.json.gz.
+var required = []string{"memcached", "nginx", "node", "postgres", "python", "redis"}
 
 // TestReplay learns from every recorded trace, as a whole and as it grew, and compares with NAME.policy.json and
 // NAME.progress.txt beside it.

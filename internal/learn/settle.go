@@ -62,7 +62,7 @@ func settled(e Estimate) policy.Settled {
 	return policy.Settled{
 		PUnseen: e.Bursts.PUnseen(),
 		Bursts:  e.Bursts.Units,
-		Missing: max(e.Bursts.Missing(), e.Epochs.Missing()),
+		Missing: e.Bursts.Missing(),
 	}
 }
 
