@@ -60,7 +60,7 @@ var layers = map[string][]string{
 
 	// For tests.
 	"internal/testenv":           {},
-	"internal/engine/enginetest": {"internal/engine", "internal/testenv", "internal/workload"},
+	"internal/engine/enginetest": {"internal/engine", "internal/hint", "internal/testenv", "internal/workload"},
 }
 
 // Whatever lies at or below these may import every package but the commands: they put the parts together.
