@@ -58,8 +58,8 @@ volatile const struct arg_spec arg_specs[ARG_SPECS + 1];
 	} name SEC(".maps")
 
 HASH(cells, struct cell_key, __u32, 1 << 17);
-HASH(calls, struct call_key, struct call_seen, 1 << 20);
-HASH(bursts, struct burst_key, struct burst, 1 << 18);
+HASH(calls, struct call_key, struct call_seen, 1 << 19);
+HASH(bursts, struct burst_key, struct burst, 1 << 17);
 HASH(args, struct arg_key, struct arg_seen, 1 << 16);
 HASH(roles, struct role_key, struct role, 1 << 15);
 HASH(marks, struct mark_key, struct mark, 1 << 16);

@@ -237,34 +237,33 @@ type bpfTaskState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapArgs            = "args"
-	bpfMapBursts          = "bursts"
-	bpfMapCalls           = "calls"
-	bpfMapCells           = "cells"
-	bpfMapDenials         = "denials"
-	bpfMapEvents          = "events"
-	bpfMapMarks           = "marks"
-	bpfMapPermitted       = "permitted"
-	bpfMapRoles           = "roles"
-	bpfMapTasks           = "tasks"
-	bpfProgCgroupMkdir    = "cgroup_mkdir"
-	bpfProgProcessExec    = "process_exec"
-	bpfProgProcessExit    = "process_exit"
-	bpfProgProcessFork    = "process_fork"
-	bpfProgSignal         = "signal"
-	bpfProgSysEnter       = "sys_enter"
-	bpfProgSysExit        = "sys_exit"
-	bpfVarArgSpecs        = "arg_specs"
-	bpfVarContainers      = "containers"
-	bpfVarForGoDenial     = "for_go_denial"
-	bpfVarForGoFlag       = "for_go_flag"
-	bpfVarForGoLoss       = "for_go_loss"
-	bpfVarForGoProp       = "for_go_prop"
-	bpfVarMntNsKeys       = "mnt_ns_keys"
-	bpfVarNextCell        = "next_cell"
-	bpfVarProps           = "props"
-	bpfVarSlots           = "slots"
-	bpfVarUnclaimedLosses = "unclaimed_losses"
+	bpfMapArgs         = "args"
+	bpfMapBursts       = "bursts"
+	bpfMapCalls        = "calls"
+	bpfMapCells        = "cells"
+	bpfMapDenials      = "denials"
+	bpfMapEvents       = "events"
+	bpfMapMarks        = "marks"
+	bpfMapPermitted    = "permitted"
+	bpfMapRoles        = "roles"
+	bpfMapTasks        = "tasks"
+	bpfProgCgroupMkdir = "cgroup_mkdir"
+	bpfProgProcessExec = "process_exec"
+	bpfProgProcessExit = "process_exit"
+	bpfProgProcessFork = "process_fork"
+	bpfProgSignal      = "signal"
+	bpfProgSysEnter    = "sys_enter"
+	bpfProgSysExit     = "sys_exit"
+	bpfVarArgSpecs     = "arg_specs"
+	bpfVarContainers   = "containers"
+	bpfVarForGoDenial  = "for_go_denial"
+	bpfVarForGoFlag    = "for_go_flag"
+	bpfVarForGoLoss    = "for_go_loss"
+	bpfVarForGoProp    = "for_go_prop"
+	bpfVarMntNsKeys    = "mnt_ns_keys"
+	bpfVarNextCell     = "next_cell"
+	bpfVarProps        = "props"
+	bpfVarSlots        = "slots"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -338,17 +337,16 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	ArgSpecs        *ebpf.VariableSpec `ebpf:"arg_specs"`
-	Containers      *ebpf.VariableSpec `ebpf:"containers"`
-	ForGoDenial     *ebpf.VariableSpec `ebpf:"for_go_denial"`
-	ForGoFlag       *ebpf.VariableSpec `ebpf:"for_go_flag"`
-	ForGoLoss       *ebpf.VariableSpec `ebpf:"for_go_loss"`
-	ForGoProp       *ebpf.VariableSpec `ebpf:"for_go_prop"`
-	MntNsKeys       *ebpf.VariableSpec `ebpf:"mnt_ns_keys"`
-	NextCell        *ebpf.VariableSpec `ebpf:"next_cell"`
-	Props           *ebpf.VariableSpec `ebpf:"props"`
-	Slots           *ebpf.VariableSpec `ebpf:"slots"`
-	UnclaimedLosses *ebpf.VariableSpec `ebpf:"unclaimed_losses"`
+	ArgSpecs    *ebpf.VariableSpec `ebpf:"arg_specs"`
+	Containers  *ebpf.VariableSpec `ebpf:"containers"`
+	ForGoDenial *ebpf.VariableSpec `ebpf:"for_go_denial"`
+	ForGoFlag   *ebpf.VariableSpec `ebpf:"for_go_flag"`
+	ForGoLoss   *ebpf.VariableSpec `ebpf:"for_go_loss"`
+	ForGoProp   *ebpf.VariableSpec `ebpf:"for_go_prop"`
+	MntNsKeys   *ebpf.VariableSpec `ebpf:"mnt_ns_keys"`
+	NextCell    *ebpf.VariableSpec `ebpf:"next_cell"`
+	Props       *ebpf.VariableSpec `ebpf:"props"`
+	Slots       *ebpf.VariableSpec `ebpf:"slots"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -402,17 +400,16 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	ArgSpecs        *ebpf.Variable `ebpf:"arg_specs"`
-	Containers      *ebpf.Variable `ebpf:"containers"`
-	ForGoDenial     *ebpf.Variable `ebpf:"for_go_denial"`
-	ForGoFlag       *ebpf.Variable `ebpf:"for_go_flag"`
-	ForGoLoss       *ebpf.Variable `ebpf:"for_go_loss"`
-	ForGoProp       *ebpf.Variable `ebpf:"for_go_prop"`
-	MntNsKeys       *ebpf.Variable `ebpf:"mnt_ns_keys"`
-	NextCell        *ebpf.Variable `ebpf:"next_cell"`
-	Props           *ebpf.Variable `ebpf:"props"`
-	Slots           *ebpf.Variable `ebpf:"slots"`
-	UnclaimedLosses *ebpf.Variable `ebpf:"unclaimed_losses"`
+	ArgSpecs    *ebpf.Variable `ebpf:"arg_specs"`
+	Containers  *ebpf.Variable `ebpf:"containers"`
+	ForGoDenial *ebpf.Variable `ebpf:"for_go_denial"`
+	ForGoFlag   *ebpf.Variable `ebpf:"for_go_flag"`
+	ForGoLoss   *ebpf.Variable `ebpf:"for_go_loss"`
+	ForGoProp   *ebpf.Variable `ebpf:"for_go_prop"`
+	MntNsKeys   *ebpf.Variable `ebpf:"mnt_ns_keys"`
+	NextCell    *ebpf.Variable `ebpf:"next_cell"`
+	Props       *ebpf.Variable `ebpf:"props"`
+	Slots       *ebpf.Variable `ebpf:"slots"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,9 +59,15 @@ func newCgroup(t testing.TB) cgroup {
 		}
 		t.Cleanup(func() {
 			unix.Close(fd)
-			if err := os.Remove(dir); err != nil {
-				t.Errorf("the test leaves its cgroup: %v", err)
+			os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+			var err error
+			for range 200 { // the killed are gone a moment later
+				if err = os.Remove(dir); err == nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
 			}
+			t.Errorf("the test leaves its cgroup: %v", err)
 		})
 		return cgroup{dir, st.Ino, fd}
 	}

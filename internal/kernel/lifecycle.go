@@ -145,7 +145,7 @@ func (o *Observer) need() (n need) {
 	return n
 }
 
-// Trace is what was observed so far, peeked now.
+// Trace is what was observed until at most a fifth of a second ago.
 func (o *Observer) Trace(id ID) (observe.Trace, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -153,11 +153,8 @@ func (o *Observer) Trace(id ID) (observe.Trace, error) {
 	if c == nil {
 		return observe.Trace{}, fmt.Errorf("trace container %d: %w", id, ErrUnknown)
 	}
-	// One peek serves everybody who asks about the same time.
-	if time.Since(o.peeked) > 200*time.Millisecond {
-		if err := o.peek(); err != nil {
-			return observe.Trace{}, err
-		}
+	if err := o.peekSince(time.Now().Add(-200 * time.Millisecond)); err != nil {
+		return observe.Trace{}, err
 	}
 	return o.trace(c), nil
 }
@@ -171,13 +168,14 @@ func (o *Observer) trace(c *container) observe.Trace {
 // Finish drains what is left, forgets the container and detaches what nobody needs any more. ended tells that the
 // container has exited, so that nothing can come any more.
 func (o *Observer) Finish(id ID, ended bool) (observe.Trace, error) {
+	called := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c := o.containers[id]
 	if c == nil {
 		return observe.Trace{}, fmt.Errorf("finish container %d: %w", id, ErrUnknown)
 	}
-	err := o.peek()
+	err := o.peekSince(called)
 	t := o.trace(c)
 	t.Ended = ended
 	if err != nil {

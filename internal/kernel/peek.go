@@ -37,9 +37,19 @@ func each[K, V any](m *ebpf.Map, visit func(K, *V)) error {
 	}
 }
 
+// peekSince peeks unless somebody else has since then. A look at the maps costs milliseconds however little is in them, so
+// containers that end together share one.
+func (o *Observer) peekSince(t time.Time) error {
+	if o.peeked.After(t) {
+		return nil
+	}
+	return o.peek()
+}
+
 // peek reads all maps into the containers' records. It deletes nothing, so a crash loses nothing that a later peek would
 // not find. The caller holds mu.
 func (o *Observer) peek() error {
+	began := time.Now()
 	byUID := make(map[uint32]*container, len(o.containers))
 	for _, c := range o.containers {
 		byUID[uint32(c.id)] = c
@@ -78,7 +88,9 @@ func (o *Observer) peek() error {
 			}
 		}),
 	)
-	o.peeked = time.Now()
+	if err == nil {
+		o.peeked = began
+	}
 	return err
 }
 
