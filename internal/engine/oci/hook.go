@@ -84,6 +84,10 @@ func MakeNotice(stage string, s State) (Notice, error) {
 	case Poststop:
 		n := Notice{Stage: stage}
 		n.Container.Engine, n.Container.ID = manager(s.Annotations), s.ID
+		// Podman runs this stage itself, after the runtime has forgotten the container, and leaves the annotations out.
+		if _, err := graphDir(s.Bundle, s.ID); err == nil {
+			n.Container.Engine = "podman"
+		}
 		n.Container.State = engine.Exited
 		return n, nil
 	default:
