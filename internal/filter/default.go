@@ -38,35 +38,6 @@ func DefaultProfile(native syscalls.ABI) (*specs.LinuxSeccomp, error) {
 	return p, nil
 }
 
-// Audit compares a profile with the engine's default, in the native ABI.
-type Audit struct {
-	// Allowed counts the calls that the profile lets through with any or with some arguments, Checked the latter.
-	Allowed        int `json:"allowed"`
-	Checked        int `json:"checked"`
-	DefaultAllowed int `json:"default_allowed"`
-	// Added are let through here and not by the default, Removed the reverse. Sorted.
-	Added   []string `json:"added"`
-	Removed []string `json:"removed"`
-	// Set is what Allowed counts.
-	Set syscalls.Set `json:"-"`
-}
-
-// NewAudit of a profile on a host with this native ABI.
-func NewAudit(p *specs.LinuxSeccomp, native syscalls.ABI) (Audit, error) {
-	standard, err := DefaultProfile(native)
-	if err != nil {
-		return Audit{}, err
-	}
-	allowed, checked := Allowed(p, native)
-	own := allowed[native].Union(checked[native])
-	allowed, theirChecked := Allowed(standard, native)
-	theirs := allowed[native].Union(theirChecked[native])
-	return Audit{
-		Allowed: own.Len(), Checked: checked[native].Len(), DefaultAllowed: theirs.Len(),
-		Added: own.Minus(theirs).Names(native), Removed: theirs.Minus(own).Names(native), Set: own,
-	}, nil
-}
-
 // applies reports whether an entry holds for an unprivileged container on this host, as Docker decides it: excluded by
 // any of what it excludes, included only with all of what it includes. The kernel is taken to be recent.
 func applies(includes, excludes *moby.Filter, native syscalls.ABI) bool {

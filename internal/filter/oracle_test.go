@@ -24,6 +24,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/testenv"
 )
 
+func TestMain(m *testing.M) { testenv.Main(m) }
+
 // typical policies allow about a hundred calls, five of them with some arguments only. The refusal of those is ENOSYS,
 // because libseccomp cannot give them another errno than the default.
 func typical(random *rand.Rand) policy.Policy {

@@ -298,10 +298,13 @@ func TestDefaultProfile(t *testing.T) {
 	if a.Allowed != a.DefaultAllowed || a.Allowed != native.Len() || len(a.Added)+len(a.Removed) > 0 {
 		t.Errorf("the default against itself: %+v", a)
 	}
+	if want := []string{"socket"}; !slices.Equal(a.Aliased, want) {
+		t.Errorf("evaded by the upper half of an argument: got %v, want %v", a.Aliased, want)
+	}
 	if a, err = NewAudit(exported(t, small(t)), syscalls.X86_64); err != nil {
 		t.Fatal(err)
 	}
-	if a.Allowed >= a.DefaultAllowed || a.Checked != 2 || len(a.Removed) == 0 || !slices.Contains(a.Removed, "ptrace") {
+	if a.Allowed >= a.DefaultAllowed || a.Checked != 2 || len(a.Aliased) > 0 || len(a.Removed) == 0 || !slices.Contains(a.Removed, "ptrace") {
 		t.Errorf("the small policy: %+v", a)
 	}
 }
