@@ -144,6 +144,31 @@ func TestNormalDecidesTheSame(t *testing.T) {
 	})
 }
 
+// The same for argument rules alone, over every combination of three small arguments.
+func TestMergedRulesAreNeverStricter(t *testing.T) {
+	side := rapid.Custom(func(t *rapid.T) Policy {
+		var seen syscalls.Set
+		if rapid.Bool().Draw(t, "seen") {
+			seen = syscalls.SetOf(41)
+		}
+		return Policy{ABIs: map[syscalls.ABI]*Calls{x86: {Phases: map[Phase]syscalls.Set{Run: seen},
+			Args: map[uint32][]ArgRule{41: rapid.SliceOfN(genRule, 0, 4).Draw(t, "rules")}}}}
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := side.Draw(t, "a"), side.Draw(t, "b")
+		m := Merge(a, b)
+		for i := range uint64(64) {
+			args := [6]uint64{i & 3, i >> 2 & 3, i >> 4}
+			allows := func(p Policy) bool {
+				return Decide(p, Selection{}, syscalls.Call{ABI: x86, Nr: 41}, args).Action == Allow
+			}
+			if (allows(a) || allows(b)) && !allows(m) {
+				t.Fatalf("%v was allowed and is refused after merging", args)
+			}
+		}
+	})
+}
+
 func TestMergeRules(t *testing.T) {
 	two, one := ArgRule{0, ^uint64(0), 2}, ArgRule{0, ^uint64(0), 1}
 	third := ArgRule{2, ^uint64(0), 7}
