@@ -326,7 +326,7 @@ func TestLife(t *testing.T) {
 	r.lessons.set(lesson(false, map[policy.Phase][]string{policy.Boot: {"execve", "brk"}}))
 	until(func() bool { return r.only().Distinct == 2 })
 	r.lessons.set(lesson(true, map[policy.Phase][]string{policy.Boot: {"execve", "brk"}, policy.Run: {"read"}}))
-	until(r.journaled("web-1: boot → run, 3 calls so far"))
+	until(r.journaled("web-1: boot -> run, 3 calls so far"))
 	until(r.journaled("web-1 has settled: 3 calls"))
 	if c := r.only(); c.Mode != api.Settled || !strings.Contains(c.Note, "still watching so that its stop is learned") {
 		t.Errorf("a settled container whose stop is unknown is shown as %q: %s", c.Mode, c.Note)

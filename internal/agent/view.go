@@ -87,7 +87,7 @@ type notice struct{ kind, text string }
 // changes that a person would want to know.
 func changes(before, after api.Container, added []string) (out []notice) {
 	if before.Distinct > 0 && before.Phase != after.Phase {
-		out = append(out, notice{kindPhase, fmt.Sprintf("%s: %s → %s, %d calls so far",
+		out = append(out, notice{kindPhase, fmt.Sprintf("%s: %s -> %s, %d calls so far",
 			after.Name, before.Phase, after.Phase, after.Distinct)})
 	}
 	if before.Mode == api.Settled && len(added) > 0 {
@@ -95,7 +95,7 @@ func changes(before, after api.Container, added []string) (out []notice) {
 	}
 	if before.Mode != api.Settled && after.Mode == api.Settled {
 		out = append(out, notice{kindSettled, fmt.Sprintf(
-			"%s has settled: %d calls; the next burst has an unseen call with p ≤ %.2g, after %d bursts",
+			"%s has settled: %d calls; the next burst has an unseen call with p <= %.2g, after %d bursts",
 			after.Name, after.Distinct, after.Settled.PUnseen, after.Settled.Bursts)})
 	}
 	return out
