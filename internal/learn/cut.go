@@ -39,12 +39,7 @@ func (c Cut) Now() policy.Phase {
 }
 
 func (c Cut) has(phase policy.Phase) bool {
-	for _, p := range c.Of {
-		if p == phase {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Of, phase)
 }
 
 func (c Cut) phases() (n int) {

@@ -4,6 +4,7 @@ package learn
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,9 +62,7 @@ func abi(p *policy.Policy, a syscalls.ABI) *policy.Calls {
 
 func proposeSets(p *policy.Policy, t observe.Trace, r Result) {
 	for a, byPhase := range r.Sets {
-		for phase, set := range byPhase {
-			abi(p, a).Phases[phase] = set
-		}
+		maps.Copy(abi(p, a).Phases, byPhase)
 	}
 	lost := t.Account.LostCalls()
 	for _, cell := range t.Cells {
