@@ -28,6 +28,28 @@ type Cut struct {
 	Reason string
 	// accepted is true when the first successful accept was seen before the stop.
 	accepted bool
+	// present has the phases that Of holds.
+	present [len(policy.Phases)]bool
+}
+
+// divide gives each epoch its phase: run from BootEnd, stop from the epoch end, boot before.
+func (c *Cut) divide(epochs, end int) {
+	c.Of = make([]policy.Phase, epochs)
+	for e := range c.Of {
+		switch {
+		case e >= end:
+			c.set(e, policy.Stop)
+		case e >= c.BootEnd:
+			c.set(e, policy.Run)
+		default:
+			c.set(e, policy.Boot)
+		}
+	}
+}
+
+func (c *Cut) set(epoch int, phase policy.Phase) {
+	c.Of[epoch] = phase
+	c.present[phase] = true
 }
 
 // Now is the phase of the last epoch.
@@ -38,13 +60,11 @@ func (c Cut) Now() policy.Phase {
 	return c.Of[len(c.Of)-1]
 }
 
-func (c Cut) has(phase policy.Phase) bool {
-	return slices.Contains(c.Of, phase)
-}
+func (c Cut) has(phase policy.Phase) bool { return c.present[phase] }
 
 func (c Cut) phases() (n int) {
-	for _, p := range policy.Phases {
-		if c.has(p) {
+	for _, present := range c.present {
+		if present {
 			n++
 		}
 	}
@@ -66,9 +86,7 @@ func (c Cut) phasesOf(call syscalls.Call, counts []observe.EpochCount, lost bool
 		is[policy.Run] = true
 	}
 	if lost {
-		for _, phase := range c.Of {
-			is[phase] = true
-		}
+		is = c.present
 	}
 	return func(yield func(policy.Phase, uint64) bool) {
 		for _, phase := range policy.Phases {
@@ -86,24 +104,15 @@ func Phases(t observe.Trace, cfg Config) Cut { return phases(t, newSeries(t), cf
 
 func phases(t observe.Trace, s *series, cfg Config) Cut {
 	end := len(t.Epochs)
-	stop, stopped := t.Mark(observe.CauseStop)
-	if stopped {
+	if stop, ok := t.Mark(observe.CauseStop); ok {
 		end = stop
 	}
 	cut := bootEnd(t, s, end, cfg)
-	cut.Of = make([]policy.Phase, len(t.Epochs))
-	for e := range cut.Of {
-		switch {
-		case stopped && e >= stop:
-			cut.Of[e] = policy.Stop
-		case e >= cut.BootEnd:
-			cut.Of[e] = policy.Run
-		}
-	}
+	cut.divide(len(t.Epochs), end)
 	if cut.BootEnd < len(t.Epochs) {
 		cut.Ready = t.Epochs[cut.BootEnd].Start
 	}
-	reloads(t, s, cut, cfg)
+	reloads(t, s, &cut, cfg)
 	return cut
 }
 

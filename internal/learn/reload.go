@@ -12,7 +12,7 @@ import (
 // reloads marks the epochs from each reload signal until nothing new was called for a quiet time, which belongs to the
 // reload too. New is what the service lane did not call while it was running, nor since the signal: a feature that the
 // new configuration turned on for good is new once.
-func reloads(t observe.Trace, s *series, cut Cut, cfg Config) {
+func reloads(t observe.Trace, s *series, cut *Cut, cfg Config) {
 	if _, any := t.Mark(observe.CauseReload); !any {
 		return
 	}
@@ -38,7 +38,7 @@ func reloads(t observe.Trace, s *series, cut Cut, cfg Config) {
 		if !reloading {
 			continue
 		}
-		cut.Of[e] = policy.Reload
+		cut.set(e, policy.Reload)
 		if quiet += t.EpochEnd(e) - t.Epochs[e].Start; novel {
 			quiet = 0
 		}

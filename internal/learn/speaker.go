@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/whittle-sec/whittle/internal/observe"
-	"github.com/whittle-sec/whittle/internal/policy"
 )
 
 // SpeakerCut is the rule of SPEAKER (Lei et al., "SPEAKER: Split-Phase Execution of Application Containers", DIMVA 2017) as
@@ -34,14 +33,6 @@ func speakerCut(t observe.Trace, s *series, cfg Config) Cut {
 			break
 		}
 	}
-	cut.Of = make([]policy.Phase, len(t.Epochs))
-	for e := range cut.Of {
-		switch {
-		case e >= end:
-			cut.Of[e] = policy.Stop
-		case e >= cut.BootEnd:
-			cut.Of[e] = policy.Run
-		}
-	}
+	cut.divide(len(t.Epochs), end)
 	return cut
 }
