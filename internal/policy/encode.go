@@ -55,14 +55,31 @@ func Encode(p Policy) ([]byte, error) {
 	// Roles are the only part that a container can blow up past MaxSize: name fewer of them until it fits.
 	p = Normal(p)
 	for roles := maxRoles; ; roles /= 4 {
-		data, err := marshal(normal(p, roles))
-		if err != nil || len(data) <= MaxSize {
-			return data, err
+		named := normal(p, roles)
+		// Tried only where it can fit: a container must not make the agent write a hundred MB to throw them away.
+		if leastSize(named) <= MaxSize {
+			data, err := marshal(named)
+			if err != nil || len(data) <= MaxSize {
+				return data, err
+			}
 		}
 		if roles == 0 {
 			return nil, fmt.Errorf("encode policy of %s: %w", p.Workload.Name(), ErrTooLarge)
 		}
 	}
+}
+
+// leastSize is what the names in roles take at least: indentation, quotes, a comma, a new line and two letters each.
+func leastSize(p Policy) (bytes int) {
+	for _, calls := range p.ABIs {
+		for _, r := range calls.Roles {
+			bytes += 18 * r.Birth.Len()
+			for _, set := range r.Phases {
+				bytes += 18 * set.Len()
+			}
+		}
+	}
+	return bytes
 }
 
 // MarshalJSON is the same value as Encode's.
