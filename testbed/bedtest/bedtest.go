@@ -13,7 +13,7 @@ import (
 	"github.com/whittle-sec/whittle/testbed"
 )
 
-// Busybox is the name of the image that LoadBusybox loads; its entrypoint is busybox, and /bin/sh is there.
+// Busybox is the name of the image that LoadBusybox loads. It has /bin/busybox and /bin/sh, and no entrypoint.
 const Busybox = "localhost/busybox:test"
 
 // Up starts a private Podman and removes it when the test ends.
