@@ -3,12 +3,12 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -256,5 +256,5 @@ func (l *limited) Read(p []byte) (int, error) {
 
 // looksLikeOCI tells an engine's seccomp profile, the most likely thing to be given by mistake.
 func looksLikeOCI(key string) bool {
-	return bytes.Contains([]byte(" defaultAction defaultErrnoRet archMap syscalls architectures "), []byte(" "+key+" "))
+	return slices.Contains([]string{"defaultAction", "defaultErrnoRet", "archMap", "architectures", "syscalls"}, key)
 }
