@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,7 +44,7 @@ func newEventList(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(slices.Concat([]api.Event{}, events))
+				return a.printJSON(append([]api.Event{}, events...))
 			}
 			for _, e := range events {
 				if err := printEvent(a.out, e); err != nil {

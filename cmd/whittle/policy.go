@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ func newPolicyList(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(slices.Concat([]api.Summary{}, all))
+				return a.printJSON(append([]api.Summary{}, all...))
 			}
 			if len(all) == 0 {
 				a.say("nothing was learned yet")
@@ -81,7 +80,7 @@ func newPolicyHistory(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(slices.Concat([]api.Revision{}, all))
+				return a.printJSON(append([]api.Revision{}, all...))
 			}
 			w := a.table()
 			fmt.Fprintln(w, "VERSION\tTIME\tCALLS\tWHY")
@@ -110,7 +109,7 @@ func newPolicyDiff(a *app) *cobra.Command {
 			}
 			changes := policy.Diff(before, after)
 			if a.json {
-				return a.printJSON(slices.Concat([]policy.Change{}, changes))
+				return a.printJSON(append([]policy.Change{}, changes...))
 			}
 			for _, c := range changes {
 				if _, err := fmt.Fprintln(a.out, c); err != nil {

@@ -158,11 +158,11 @@ the image and its command.`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			s, err := a.stored(cmd.Context())
+			s, done, err := a.writable(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer s.Close()
+			defer done()
 			if err := s.Import(cmd.Context(), p, why); err != nil {
 				return err
 			}

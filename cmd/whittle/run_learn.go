@@ -208,14 +208,10 @@ func (a *app) known(ctx context.Context, w workload.Workload) (*policy.Policy, e
 
 // importLearned stores what a run taught, also where nothing was stored before.
 func (a *app) importLearned(ctx context.Context, p policy.Policy) error {
-	why := "whittle run"
-	s, err := a.stored(ctx)
-	if errors.Is(err, errNothing) {
-		return writeState(a.state, func(s agent.Stored) error { return s.Import(ctx, p, why) })
-	}
+	s, done, err := a.writable(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	return s.Import(ctx, p, why)
+	defer done()
+	return s.Import(ctx, p, "whittle run")
 }

@@ -18,8 +18,13 @@ import (
 
 func TestMain(m *testing.M) {
 	// The scripts run this test binary under the name whittle.
-	testscript.Main(testenv.Checked(m), map[string]func(){"whittle": main})
+	testscript.Main(checked{m}, map[string]func(){"whittle": main})
 }
+
+// checked looks for leaks of the tests, and not of each whittle.
+type checked struct{ m *testing.M }
+
+func (c checked) Run() int { return testenv.Checked(c.m).Run() }
 
 // TestScripts need nothing: bad input, stored state, formats.
 func TestScripts(t *testing.T) { scripts(t, "testdata/script") }

@@ -37,6 +37,18 @@ func (a *app) stored(ctx context.Context) (stored, error) {
 	return nil, err
 }
 
+// writable is stored state to write to, which may be empty still.
+func (a *app) writable(ctx context.Context) (api.Writer, func() error, error) {
+	s, err := a.stored(ctx)
+	if errors.Is(err, errNothing) {
+		return disk{dir: a.state}, func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, s.Close, nil
+}
+
 func sameDir(a, b string) bool {
 	x, err1 := os.Stat(a)
 	y, err2 := os.Stat(b)
