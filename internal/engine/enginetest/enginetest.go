@@ -7,12 +7,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/hint"
@@ -111,13 +116,39 @@ func located(t *testing.T, c engine.Container) {
 	if own, err := os.Readlink("/proc/self/ns/mnt"); err != nil || own == link {
 		t.Errorf("mount namespace %d is the test's own (%v)", c.MountNS, err)
 	}
-	if c.CgroupID <= 1 {
-		t.Errorf("cgroup id %d is not the container's own", c.CgroupID)
+	if c.CgroupID <= 1 || !inCgroup(t, c.CgroupID, c.PID) {
+		t.Errorf("cgroup id %d is not of the cgroup that process %d is in", c.CgroupID, c.PID)
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.PID))
 	if err != nil || !strings.HasPrefix(string(comm), c.Workload.Command[0]) {
 		t.Errorf("process %d runs %q (%v)", c.PID, comm, err)
 	}
+}
+
+// inCgroup looks the other way round: through all cgroups, for the one with this inode, whether the process is listed there.
+func inCgroup(t *testing.T, id uint64, pid int) bool {
+	t.Helper()
+	found := false
+	err := filepath.WalkDir("/sys/fs/cgroup", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // cgroups come and go
+		}
+		var st unix.Stat_t
+		if unix.Stat(name, &st) != nil || st.Ino != id {
+			return nil
+		}
+		var mount unix.Statfs_t
+		if unix.Statfs(name, &mount) != nil || mount.Type != unix.CGROUP2_SUPER_MAGIC {
+			return nil
+		}
+		procs, err := os.ReadFile(filepath.Join(name, "cgroup.procs"))
+		found = err == nil && slices.Contains(strings.Fields(string(procs)), strconv.Itoa(pid))
+		return filepath.SkipAll
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return found
 }
 
 func lists(t *testing.T, b Bench) {
