@@ -60,21 +60,26 @@ type Container struct {
 	Workload Workload `json:"workload"`
 }
 
-// Printable makes a name that came from a container safe to show: at most limit runes, everything but printable
-// ASCII and letters replaced by "?".
+// Printable makes a name that came from a container safe to show: everything but printable ASCII is replaced by "?", and of
+// more than limit runes the last ones become "...". What is printable within the limit stays as it is.
 func Printable(s string, limit int) string {
+	const cut = "..."
 	var b strings.Builder
-	n := 0
+	n, keep := 0, 0 // runes so far, and the bytes of those that stay when it is cut
 	for _, r := range s {
 		if n == limit {
-			b.WriteString("…")
-			break
+			if limit < len(cut) {
+				return b.String()
+			}
+			return b.String()[:keep] + cut
 		}
 		if r < ' ' || r > '~' {
 			r = '?'
 		}
 		b.WriteRune(r)
-		n++
+		if n++; n <= limit-len(cut) {
+			keep = b.Len()
+		}
 	}
 	return b.String()
 }
