@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -205,6 +206,9 @@ func timedOut(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
+// gone is what Podman 4 answers, with status 500, of a container that is removed while it is being looked at.
+var gone = []string{"no such container", "container has already been removed", "container not known"}
+
 // refusal makes an error of an answer other than 200.
 func (p *Podman) refusal(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
@@ -215,7 +219,7 @@ func (p *Podman) refusal(response *http.Response) error {
 	if json.Unmarshal(body, &said) != nil {
 		said.Message = string(bytes.TrimSpace(body))
 	}
-	if response.StatusCode == http.StatusNotFound && response.Header.Get("Libpod-Api-Version") != "" {
+	if response.Header.Get("Libpod-Api-Version") != "" && (response.StatusCode == http.StatusNotFound || slices.Contains(gone, said.Cause)) {
 		err := fmt.Errorf("%w: %s", engine.ErrUnknownContainer, printable(said.Message))
 		return hint.Add(err, "see which containers there are with `podman ps --all`")
 	}

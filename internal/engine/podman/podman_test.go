@@ -240,3 +240,18 @@ func FuzzParseEvent(f *testing.F) {
 		}
 	})
 }
+
+// Podman 4 answers 500 when a container is removed between its lookup and its description.
+func TestRemovedMeanwhile(t *testing.T) {
+	for _, cause := range gone {
+		t.Run(cause, func(t *testing.T) {
+			p := serve(t, libpod("4.3.1", func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusInternalServerError)
+				io.WriteString(w, `{"cause":"`+cause+`","message":"container x does not exist in database: `+cause+`","response":500}`)
+			}))
+			if c, err := p.Inspect(t.Context(), "x"); !errors.Is(err, engine.ErrUnknownContainer) {
+				t.Errorf("Inspect = %+v, %v; want ErrUnknownContainer", c, err)
+			}
+		})
+	}
+}
