@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,7 +89,7 @@ func fromSpec(s State, spec *specs.Spec) engine.Container {
 		NoNewPrivileges: spec.Process.NoNewPrivileges,
 	}
 	if c.Name == "" {
-		c.Name = s.ID[:min(12, len(s.ID))]
+		c.Name = nameOf(s.ID)
 	}
 	if c.Workload.Image == "" { // a bundle made by hand: its program is all there is to go by
 		c.Workload.Image = workload.Printable(path.Base(spec.Process.Args[0]), 200)
@@ -97,6 +98,14 @@ func fromSpec(s State, spec *specs.Spec) engine.Container {
 		c.StartedAt = created
 	}
 	return c
+}
+
+// nameOf a container that has none. A digest is told by its beginning; what a person wrote may differ at its end only.
+func nameOf(id string) string {
+	if len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" {
+		return id[:12]
+	}
+	return workload.Printable(id, 64)
 }
 
 // manager names the engine that wrote the bundle.
