@@ -140,9 +140,24 @@ func printStatus(out io.Writer, s api.Status) error {
 	for _, c := range s.Containers {
 		fmt.Fprintln(w, strings.Join(statusRow(c), "\t"))
 	}
-	for _, c := range s.Containers {
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return printRefused(out, s.Containers)
+}
+
+// printRefused of every container: who asked for what.
+func printRefused(out io.Writer, containers []api.Container) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	head := "\nREFUSED IN\tCALL\tTIMES\tBY\tLANE\tLAST"
+	for _, c := range containers {
 		for _, r := range c.Refused {
-			fmt.Fprintf(w, "%s refused\t%s by %s[%d]\tlane %s\t%d×\n", c.Name, r.Call, r.Comm, r.PID, r.Lane, r.Count)
+			if head != "" {
+				fmt.Fprintln(w, head)
+				head = ""
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s[%d]\t%s\t%s\n", c.Name, r.Call, r.Count, r.Comm, r.PID, r.Lane,
+				r.Last.Local().Format(time.DateTime))
 		}
 	}
 	return w.Flush()

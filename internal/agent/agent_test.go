@@ -520,7 +520,7 @@ func TestShutdown(t *testing.T) {
 	if len(p.Account.Gaps) != 1 || !strings.Contains(p.Account.Gaps[0], "stopped while the container ran") {
 		t.Errorf("gaps = %q", p.Account.Gaps)
 	}
-	if !r.journaled("agent stopped")() || !r.journaled("web-19 ended")() {
+	if !r.journaled("agent stops")() || !r.journaled("web-19 is no longer observed")() {
 		t.Errorf("journal:\n%s", strings.Join(r.store.texts(), "\n"))
 	}
 }

@@ -77,7 +77,9 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	}
 	if !j.learn {
 		return func(m *model) {
-			m.event(kindStop, j.who, j.who.view.Name+" ended")
+			if j.how.ended {
+				m.event(kindStop, j.who, j.who.view.Name+" ended")
+			}
 			m.forget(j.who)
 		}
 	}
@@ -89,7 +91,11 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
 		view := observedView(j.who.view, lesson)
-		m.event(kindStop, j.who, fmt.Sprintf("%s ended: %d calls seen, %s", view.Name, view.Distinct, wholeness(lesson.Policy)))
+		what := "ended"
+		if !j.how.ended {
+			what = "is no longer observed"
+		}
+		m.event(kindStop, j.who, fmt.Sprintf("%s %s: %d calls seen, %s", view.Name, what, view.Distinct, wholeness(lesson.Policy)))
 		m.forget(j.who)
 	}
 }

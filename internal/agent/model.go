@@ -104,7 +104,7 @@ func (m *model) drain(ctx context.Context) {
 			m.finish(c, ending{gap: "the agent was stopped while the container ran"})
 		}
 	}
-	m.event(kindAgent, nil, "agent stopped")
+	m.event(kindAgent, nil, "agent stops")
 	m.handOverEvents()
 	m.queue = append(m.queue, saveJob{}, lastJob{})
 	timeout := time.NewTimer(drainTime)
