@@ -14,19 +14,25 @@ import (
 )
 
 // Merge is what a and b allow together: replicas and restarts of a workload add. Nothing that either allows, with whatever
-// arguments, is refused by the result, and it is complete only if both are. Merging is commutative and associative, and
-// merging a policy with itself changes its counts only. The result is in normal form and independent of both.
+// arguments, is refused by the result, and it is complete only if both are, with one exception: a run that was observed
+// late, and missed nothing else, does not make a policy partial that another run has seen from its start.
+//
+// Merging is commutative and, but for the estimates and words of Settled, associative, and merging a policy with itself
+// changes its counts only. The result is in normal form and independent of both.
 //
 // A window in which events were lost can only have made one side too small, so it never takes anything from the other.
 func Merge(a, b Policy) Policy {
 	a, b = Normal(a), Normal(b)
 	m := Policy{
 		Workload: mergeWorkload(a.Workload, b.Workload),
-		Complete: a.Complete && b.Complete,
 		Partial:  append(a.Partial, b.Partial...),
 		Account:  mergeAccount(a.Account, b.Account),
 		ABIs:     a.ABIs,
-		Settled:  mergeSettled(a.Settled, b.Settled),
+		Settled:  mergeSettled(a, b),
+	}
+	if late := m.Account.LateRuns; late < m.Account.Runs || late == 0 {
+		m.Complete = sound(a) && sound(b) // before their lists, which m shares, are changed
+		m.Partial = slices.DeleteFunc(m.Partial, isLate)
 	}
 	for abi, calls := range b.ABIs {
 		if mine := m.ABIs[abi]; mine != nil {
@@ -70,15 +76,50 @@ func mergeAccount(a, b Account) Account {
 	}
 }
 
-// mergeSettled keeps the less certain of two answers until the learner has counted again.
-func mergeSettled(a, b Settled) Settled {
-	return Settled{
-		Settled: a.Settled && b.Settled,
-		PUnseen: max(a.PUnseen, b.PUnseen),
-		Bursts:  addCounts(a.Bursts, b.Bursts),
-		Missing: max(a.Missing, b.Missing),
-		Reason:  strings.Join(reasons(a.Reason, b.Reason), reasonSeparator),
+// LateReason begins the reason for which a policy is partial when none of its containers was observed from its start.
+const LateReason = "observation began "
+
+func isLate(reason string) bool { return strings.HasPrefix(reason, LateReason) }
+
+// sound policies missed nothing but, at most, the start of a container.
+func sound(p Policy) bool {
+	other := func(reason string) bool { return !isLate(reason) }
+	return p.Complete || len(p.Partial) > 0 && !slices.ContainsFunc(p.Partial, other)
+}
+
+// mergeSettled lets the answer of a side stand that has every call of the other: what a replica did has not been new to it.
+// Otherwise it keeps the less certain of the two until the learner has counted again.
+func mergeSettled(a, b Policy) Settled {
+	sa, sb := a.Settled, b.Settled
+	m := Settled{
+		PUnseen: max(sa.PUnseen, sb.PUnseen),
+		Bursts:  addCounts(sa.Bursts, sb.Bursts),
+		Missing: max(sa.Missing, sb.Missing),
+		Reason:  strings.Join(reasons(sa.Reason, sb.Reason), reasonSeparator),
 	}
+	standsA, standsB := sa.Settled && covers(a, b), sb.Settled && covers(b, a)
+	switch {
+	case standsA && standsB:
+		m.Settled = true
+	case standsA:
+		m.Settled, m.PUnseen, m.Missing, m.Reason = true, sa.PUnseen, sa.Missing, sa.Reason
+	case standsB:
+		m.Settled, m.PUnseen, m.Missing, m.Reason = true, sb.PUnseen, sb.Missing, sb.Reason
+	}
+	return m
+}
+
+// covers reports whether a has every call of b's service in the same phase.
+func covers(a, b Policy) bool {
+	for abi, calls := range b.ABIs {
+		mine := a.ABIs[abi]
+		for phase, set := range calls.Phases {
+			if !set.Empty() && (mine == nil || !mine.Phases[phase].Contains(set)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func mergeCalls(a, b *Calls) *Calls {
