@@ -20,7 +20,7 @@ func newEvent(a *app) *cobra.Command {
 }
 
 func newEventList(a *app) *cobra.Command {
-	var limit int
+	var q api.EventQuery
 	cmd := &cobra.Command{
 		Use:   "list [WORKLOAD]",
 		Short: "print the latest events, oldest first",
@@ -31,7 +31,6 @@ func newEventList(a *app) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			q := api.EventQuery{Limit: limit}
 			if len(args) == 1 {
 				p, err := s.Policy(cmd.Context(), args[0])
 				if err != nil {
@@ -54,7 +53,8 @@ func newEventList(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().IntVarP(&limit, "limit", "n", 100, "how many")
+	cmd.Flags().IntVarP(&q.Limit, "limit", "n", 100, "how many")
+	cmd.Flags().StringVar(&q.Kind, "kind", "", "only events of this `KIND`: refused, settled, start, stop …")
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/seccomp"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -79,10 +80,12 @@ func (a *app) enforceWatched(c command, p policy.Policy) error {
 		}
 		reading := denials.read(observer.Denials())
 		defer func() {
-			if err == nil {
-				_, err = observer.Finish(id, true) // reads what is left
-			}
+			watching.stop() // hands on what the kernel has told
 			reading()
+			if err == nil {
+				trace, _ := observer.Finish(id, true) // an empty one adds nothing
+				denials.exact(trace.Denied)
+			}
 			denials.report(a)
 		}()
 	}
@@ -144,6 +147,27 @@ func (d *denials) read(ch <-chan kernel.Denial) (stop func()) {
 		}
 	}()
 	return func() { close(end); <-done }
+}
+
+// exact counts are the kernel's: it tells at powers of two only. Where two programs share a count, what was told stays.
+func (d *denials) exact(denied []observe.Denied) {
+	total := map[denialKey]uint64{}
+	for _, n := range denied {
+		total[denialKey{n.Call, n.Errno, ""}] += n.Count
+	}
+	callers := map[denialKey][]denialKey{}
+	for k := range d.count {
+		nobody := denialKey{k.call, k.errno, ""}
+		callers[nobody] = append(callers[nobody], k)
+	}
+	for k, n := range total {
+		switch by := callers[k]; len(by) {
+		case 0:
+			d.count[denialKey{k.call, k.errno, "?"}] = n
+		case 1:
+			d.count[by[0]] = n
+		}
+	}
 }
 
 // report on stderr; nothing when nothing was refused.

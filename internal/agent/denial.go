@@ -84,6 +84,21 @@ func (r *refusal) text(container string) string {
 	return s
 }
 
+// exact counts are the kernel's: what it tells while they happen comes at powers of two only, and may come too late.
+func (c *tracked) exact(denied []observe.Denied) {
+	for _, d := range denied {
+		k := refusalKey{d.Lane, d.Call, d.Errno}
+		r := c.counts[k]
+		if r == nil {
+			r = &refusal{Refusal: api.Refusal{
+				ABI: d.Call.ABI.String(), Call: d.Call.String(), Lane: laneName(d.Lane), Errno: d.Errno, Comm: "?",
+			}}
+			c.counts[k] = r
+		}
+		r.Count = max(r.Count, d.Count)
+	}
+}
+
 // tally journals the counts of a container that has ended, where they grew since they were told.
 func (m *model) tally(c *tracked) {
 	for _, r := range c.counts {

@@ -38,9 +38,6 @@ func (m *model) finish(c *tracked, how ending) {
 	c.gone = true
 	c.exit.close()
 	delete(m.observed, c.id)
-	if how.ended {
-		m.tally(c)
-	}
 	if c.id == 0 {
 		m.event(kindStop, c, c.view.Name+" ended")
 		m.forget(c)
@@ -77,6 +74,8 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	}
 	if !j.learn {
 		return func(m *model) {
+			j.who.exact(trace.Denied)
+			m.tally(j.who)
 			if j.how.ended {
 				m.event(kindStop, j.who, j.who.view.Name+" ended")
 			}
@@ -90,6 +89,8 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
+		j.who.exact(trace.Denied)
+		m.tally(j.who)
 		view := observedView(j.who.view, lesson)
 		what := "ended"
 		if !j.how.ended {

@@ -112,7 +112,7 @@ func (s Stored) History(ctx context.Context, ref string) ([]api.Revision, error)
 
 // Events of the journal, in the order of their IDs.
 func (s Stored) Events(ctx context.Context, q api.EventQuery) ([]api.Event, error) {
-	events, err := s.Store.Events(ctx, store.EventFilter{After: q.After, Workload: q.Workload, Limit: q.Limit, Oldest: q.Oldest})
+	events, err := s.Store.Events(ctx, store.EventFilter{After: q.After, Workload: q.Workload, Kind: q.Kind, Limit: q.Limit, Oldest: q.Oldest})
 	if err != nil {
 		return nil, translate(err)
 	}
