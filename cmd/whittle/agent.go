@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ import (
 
 func newAgent(a *app) *cobra.Command {
 	var podmanSocket, hooks string
-	var debug bool
+	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "learn from every container of this host, and report what is refused",
@@ -48,18 +49,18 @@ hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything tha
 				defer p.Close()
 				engines = append(engines, p)
 			}
-			return a.runAgent(ctx, logger(a.talk, debug), engines)
+			return a.runAgent(ctx, logger(a.talk, verbose), engines)
 		},
 	}
 	cmd.Flags().StringVar(&podmanSocket, "podman", podman.DefaultSocket, "`PATH` of Podman's socket; empty for none")
 	cmd.Flags().StringVar(&hooks, "hooks-dir", "", "write OCI hooks into `DIR`, for podman --hooks-dir")
-	cmd.Flags().BoolVar(&debug, "debug", false, "log what a developer would want to know")
+	cmd.Flags().BoolVar(&verbose, "debug", false, "log what a developer would want to know")
 	return cmd
 }
 
-func logger(w io.Writer, debug bool) *slog.Logger {
+func logger(w io.Writer, verbose bool) *slog.Logger {
 	level := slog.LevelInfo
-	if debug {
+	if verbose {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
@@ -70,6 +71,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	if os.Geteuid() != 0 {
 		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
 	}
+	// The agent's own memory is small and its garbage is large (traces come every two seconds): collect early, to stay
+	// below 40 MB beside what the programs and their maps take.
+	debug.SetGCPercent(40)
 	listener, err := api.Listen(a.socket)
 	if err != nil {
 		return err

@@ -5,10 +5,14 @@ package main
 import (
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/workload"
 )
 
 // examples in the page and in the commands' own help: lines that begin with whittle or sudo whittle.
@@ -83,6 +87,26 @@ func TestHelp(t *testing.T) {
 		for _, name := range []string{"state", "socket", "json"} {
 			if cmd.Flag(name) == nil {
 				t.Errorf("%s has no --%s", cmd.CommandPath(), name)
+			}
+		}
+	}
+}
+
+// Every key that is printed is in the page.
+func TestKeysAreDescribed(t *testing.T) {
+	page, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := string(page) + "`allowed` `default_allowed` `neutralised` `exposed`" // in docs/formats.md
+	for _, v := range []any{
+		api.Status{}, api.Container{}, workload.Container{}, api.Refusal{}, api.Summary{}, api.Revision{}, api.Event{}, finding{},
+		score{}, filter.Audit{},
+	} {
+		for f := range reflect.TypeOf(v).Fields() {
+			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if key != "" && key != "-" && !strings.Contains(known, "`"+key+"`") {
+				t.Errorf("docs/cli.md does not describe `%s` of %T", key, v)
 			}
 		}
 	}

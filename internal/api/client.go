@@ -108,6 +108,9 @@ func (c *Client) Events(ctx context.Context, q EventQuery) (e []Event, err error
 	if q.Workload != "" {
 		v.Set("workload", q.Workload)
 	}
+	if q.Kind != "" {
+		v.Set("kind", q.Kind)
+	}
 	return e, c.get(ctx, "events", v, &e)
 }
 

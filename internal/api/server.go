@@ -164,7 +164,7 @@ func (s *Server) events(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := EventQuery{After: int64(after), Limit: limit, Workload: r.FormValue("workload")}
+	q := EventQuery{After: int64(after), Limit: limit, Workload: r.FormValue("workload"), Kind: r.FormValue("kind")}
 	return s.Backend.Events(r.Context(), q)
 }
 

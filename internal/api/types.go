@@ -118,12 +118,13 @@ type Event struct {
 	Data      json.RawMessage `json:"data,omitempty"` // machine-readable; its shape depends on Kind
 }
 
-// EventQuery selects events: those after the ID After, of one workload (its ID) if it is given, at most Limit of them. These
-// are the newest unless Oldest is set.
+// EventQuery selects events: those after the ID After, of one workload (its ID) and of one kind where these are given, at most
+// Limit of them. These are the newest unless Oldest is set.
 type EventQuery struct {
 	After    int64
 	Limit    int
 	Workload string
+	Kind     string
 	Oldest   bool
 }
 
