@@ -11,6 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/testenv"
 	"github.com/whittle-sec/whittle/testbed/bedtest"
@@ -76,11 +77,7 @@ func atOnce(t *testing.T, count, some int, start func(context.Context, int) erro
 func noneLost(t *testing.T, d *daemon, count int) {
 	t.Helper()
 	d.forgotten()
-	all := d.policies()
-	if len(all) != 1 {
-		t.Fatalf("%d policies: %+v", len(all), all)
-	}
-	p := d.policy(all[0].ID)
+	p := only(t, d, func(api.Summary) bool { return true })
 	balanced(t, p)
 	if p.Account.Runs != count {
 		t.Errorf("the policy has %d runs, want %d", p.Account.Runs, count)
