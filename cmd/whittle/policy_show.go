@@ -73,8 +73,8 @@ func showAccount(w io.Writer, p policy.Policy) {
 	if p.Settled.Settled {
 		settled = "yes"
 	}
-	fmt.Fprintf(w, "settled\t%s: p(unseen) ≤ %.2g after %d bursts, about %.1f calls missing\n",
-		settled, p.Settled.PUnseen, p.Settled.Bursts, p.Settled.Missing)
+	fmt.Fprintf(w, "settled\t%s: an unseen call is in the next burst with p ≤ %.2g, in the next epoch with p ≤ %.2g (%d bursts, %d epochs)\n",
+		settled, p.Settled.PUnseen, p.Settled.PUnseenEpoch, p.Settled.Bursts, p.Settled.Epochs)
 	if p.Settled.Reason != "" {
 		fmt.Fprintf(w, "\t%s\n", oneLine(p.Settled.Reason))
 	}

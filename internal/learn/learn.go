@@ -79,7 +79,7 @@ type Result struct {
 func Analyse(t observe.Trace, cfg Config) Result {
 	if err := t.Validate(); err != nil {
 		// Only a damaged file comes here. An empty result allows nothing and is not settled.
-		return Result{Settled: policy.Settled{PUnseen: 1, Reason: fmt.Sprintf("waiting: the trace is damaged: %v", err)}}
+		return Result{Settled: policy.Settled{PUnseen: 1, PUnseenEpoch: 1, Reason: fmt.Sprintf("waiting: the trace is damaged: %v", err)}}
 	}
 	s := newSeries(t)
 	r := Result{

@@ -60,9 +60,11 @@ func settleJob(t observe.Trace, r Result, cfg Config) policy.Settled {
 
 func settled(e Estimate) policy.Settled {
 	return policy.Settled{
-		PUnseen: e.Bursts.PUnseen(),
-		Bursts:  e.Bursts.Units,
-		Missing: e.Bursts.Missing(),
+		PUnseen:      e.Bursts.PUnseen(),
+		Bursts:       e.Bursts.Units,
+		PUnseenEpoch: e.Epochs.PUnseen(),
+		Epochs:       e.Epochs.Units,
+		Missing:      e.Bursts.Missing(),
 	}
 }
 

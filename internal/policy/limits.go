@@ -41,6 +41,7 @@ func normal(p Policy, roles int) Policy {
 	q.Account.Gaps = texts(p.Account.Gaps, nil, maxReasons)
 	// What could not be computed is read as the worst it can be.
 	q.Settled.PUnseen = finite(p.Settled.PUnseen, 1)
+	q.Settled.PUnseenEpoch = finite(p.Settled.PUnseenEpoch, 1)
 	q.Settled.Missing = finite(p.Settled.Missing, syscalls.MaxNr)
 	q.Settled.Reason = strings.Join(reasons(p.Settled.Reason, ""), reasonSeparator)
 	q.ABIs = make(map[syscalls.ABI]*Calls, len(p.ABIs))

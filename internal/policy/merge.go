@@ -92,20 +92,21 @@ func sound(p Policy) bool {
 func mergeSettled(a, b Policy) Settled {
 	sa, sb := a.Settled, b.Settled
 	m := Settled{
-		PUnseen: max(sa.PUnseen, sb.PUnseen),
-		Bursts:  addCounts(sa.Bursts, sb.Bursts),
-		Missing: max(sa.Missing, sb.Missing),
-		Reason:  strings.Join(reasons(sa.Reason, sb.Reason), reasonSeparator),
+		PUnseen:      max(sa.PUnseen, sb.PUnseen),
+		PUnseenEpoch: max(sa.PUnseenEpoch, sb.PUnseenEpoch),
+		Missing:      max(sa.Missing, sb.Missing),
+		Reason:       strings.Join(reasons(sa.Reason, sb.Reason), reasonSeparator),
 	}
 	standsA, standsB := sa.Settled && covers(a, b), sb.Settled && covers(b, a)
 	switch {
 	case standsA && standsB:
 		m.Settled = true
 	case standsA:
-		m.Settled, m.PUnseen, m.Missing, m.Reason = true, sa.PUnseen, sa.Missing, sa.Reason
+		m = sa
 	case standsB:
-		m.Settled, m.PUnseen, m.Missing, m.Reason = true, sb.PUnseen, sb.Missing, sb.Reason
+		m = sb
 	}
+	m.Bursts, m.Epochs = addCounts(sa.Bursts, sb.Bursts), addCounts(sa.Epochs, sb.Epochs)
 	return m
 }
 

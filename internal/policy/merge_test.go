@@ -69,7 +69,8 @@ var genPolicy = rapid.Custom(func(t *rapid.T) Policy {
 			Recorded: genCount.Draw(t, "recorded"), IOUring: rapid.Bool().Draw(t, "uring"), Gaps: names.Draw(t, "gaps")},
 		ABIs: rapid.MapOfN(rapid.SampledFrom(syscalls.ABIs[:2]), rapid.Custom(genCalls), 0, 2).Draw(t, "abis"),
 		Settled: Settled{rapid.Bool().Draw(t, "settled"), rapid.Float64Range(0, 1).Draw(t, "p"), genCount.Draw(t, "bursts"),
-			rapid.Float64Range(0, 9).Draw(t, "missing"), genName.Draw(t, "reason")},
+			rapid.Float64Range(0, 1).Draw(t, "pe"), genCount.Draw(t, "epochs"), rapid.Float64Range(0, 9).Draw(t, "missing"),
+			genName.Draw(t, "reason")},
 	})
 })
 
@@ -87,7 +88,7 @@ func consistent(p Policy) Policy {
 
 // unestimated is p without what the learner will say again.
 func unestimated(p Policy) Policy {
-	p.Settled = Settled{Settled: p.Settled.Settled, Bursts: p.Settled.Bursts}
+	p.Settled = Settled{Settled: p.Settled.Settled, Bursts: p.Settled.Bursts, Epochs: p.Settled.Epochs}
 	return p
 }
 

@@ -137,6 +137,10 @@ type Settled struct {
 	Settled bool    `json:"settled"`
 	PUnseen float64 `json:"p_unseen"` // upper estimate of the chance that the next burst has an unseen call
 	Bursts  uint64  `json:"bursts"`
-	Missing float64 `json:"missing"`          // Chao2 estimate of how many calls were never seen
-	Reason  string  `json:"reason,omitempty"` // what is still wanting, or why it settled
+	// PUnseenEpoch is the same for the next epoch, about a second long: a load of equal requests makes bursts that say
+	// nothing about the next operation.
+	PUnseenEpoch float64 `json:"p_unseen_epoch"`
+	Epochs       uint64  `json:"epochs"`
+	Missing      float64 `json:"missing"`          // Chao2 estimate of how many calls were never seen
+	Reason       string  `json:"reason,omitempty"` // what is still wanting, or why it settled
 }

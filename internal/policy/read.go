@@ -139,6 +139,10 @@ func (s *scanner) settled(v *Settled) error {
 			return s.float(&v.PUnseen)
 		case "bursts":
 			return s.uint(&v.Bursts, math.MaxUint64)
+		case "p_unseen_epoch":
+			return s.float(&v.PUnseenEpoch)
+		case "epochs":
+			return s.uint(&v.Epochs, math.MaxUint64)
 		case "missing":
 			return s.float(&v.Missing)
 		case "reason":
