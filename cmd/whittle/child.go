@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,10 +41,19 @@ var forwarded = []os.Signal{
 	unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH,
 }
 
+// toForward leaves SIGHUP alone under nohup: the command inherits that it is ignored. An interrupt is taken even where a shell
+// ignores it for a background job, because it is how a recording is ended.
+func toForward() []os.Signal {
+	if signal.Ignored(unix.SIGHUP) {
+		return slices.DeleteFunc(slices.Clone(forwarded), func(s os.Signal) bool { return s == unix.SIGHUP })
+	}
+	return forwarded
+}
+
 // runIn a cgroup (or in whittle's own, if g is nil) until the command and everything it started has ended.
 func (a *app) runIn(g *cgroup, c command) (status, error) {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded...)
+	signal.Notify(signals, toForward()...)
 	defer signal.Stop(signals)
 	cmd := exec.Cmd{Path: c.path, Args: c.argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if a.in != os.Stdin || a.out != os.Stdout { // a test's
