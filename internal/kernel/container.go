@@ -29,6 +29,7 @@ type container struct {
 	args     map[bpfArgKey]uint32 // first epoch
 	roles    map[[2]uint64]string // by inode and device
 	denied   map[bpfDeniedKey]bpfDenied
+	peeked   uint32              // its epoch at the last peek
 	skipped  uint64 // calls for which a program did not run, on the whole host, when this one was added
 	problems []string
 }
@@ -39,6 +40,9 @@ type epoch struct {
 	signal uint8
 	stage  observe.Stage
 }
+
+// history is how many epochs the kernel remembers of each call.
+const history = 32
 
 type epochCount struct{ epoch, count uint32 }
 

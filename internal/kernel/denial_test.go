@@ -203,3 +203,24 @@ func TestFullRoundOfContainers(t *testing.T) {
 		}
 	}
 }
+
+func TestMarksFasterThanPeeksAreAGap(t *testing.T) {
+	o := open(t)
+	g := newCgroup(t)
+	id, err := o.Observe(Target{CgroupID: g.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.mu.Lock()
+	for range history + 1 {
+		o.tick(o.containers[id], observe.StageBoot)
+	}
+	o.mu.Unlock()
+	trace, err := o.Finish(id, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(trace.Account.Gaps) != 1 {
+		t.Errorf("gaps %q, want one", trace.Account.Gaps)
+	}
+}

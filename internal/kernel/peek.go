@@ -53,6 +53,11 @@ func (o *Observer) peek() error {
 	byUID := make(map[uint32]*container, len(o.containers))
 	for _, c := range o.containers {
 		byUID[uint32(c.id)] = c
+		now := atomic.LoadUint32(&o.shared.containers[c.index].Epoch)
+		if now-c.peeked > history && len(c.problems) == 0 {
+			c.problems = append(c.problems, "marks came faster than they were read: of some calls it is not known in which phase they were made")
+		}
+		c.peeked = now
 	}
 	// What a record refers to is read after it: a cell is made before its first call is counted.
 	err := errors.Join(
