@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+func TestRareCallsOfRuntimes(t *testing.T) {
+	for runtime, names := range rare {
+		for _, name := range names {
+			for _, abi := range []syscalls.ABI{syscalls.X86_64, syscalls.ARM64} {
+				if _, ok := syscalls.Number(abi, name); !ok {
+					t.Errorf("%s: %s has no call %s", runtime, abi, name)
+				}
+			}
+		}
+	}
+	measured := map[syscalls.ABI]syscalls.Set{syscalls.X86_64: syscalls.SetOf(59)}
+	for _, tt := range []struct {
+		name string
+		want int
+	}{{"runc", 1 + len(rare["runc"])}, {"crun", 1 + len(rare["crun"])}, {"runsc", 1}} {
+		if got := withRare(tt.name, measured)[syscalls.X86_64].Len(); got != tt.want {
+			t.Errorf("%s: %d calls, want %d", tt.name, got, tt.want)
+		}
+	}
+	if measured[syscalls.X86_64].Len() != 1 {
+		t.Error("what was measured was changed")
+	}
+}
