@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 type runFlags struct {
@@ -64,10 +65,12 @@ func needRoot() error {
 	return hint.Add(errors.New("observing system calls needs root"), "run it with sudo")
 }
 
-// complain about a policy that cannot be enforced.
+// enforceable tells why a policy cannot be enforced here.
 func enforceable(p policy.Policy) error {
-	if p.ABIs[native] == nil {
-		return hint.Add(fmt.Errorf("the policy has no %s calls", native), "it was recorded on another machine: record it again")
+	for abi := range p.ABIs {
+		if abi == native || native == syscalls.X86_64 && (abi == syscalls.I386 || abi == syscalls.X32) {
+			return nil
+		}
 	}
-	return nil
+	return hint.Add(fmt.Errorf("the policy has no %s calls", native), "it was recorded on another machine: record it again")
 }

@@ -125,12 +125,16 @@ func propose(w workload.Workload, t observe.Trace) policy.Policy {
 	return p
 }
 
-// addExecve to the floor of the native ABI.
+// addExecve to the floor of the native ABI, in which whittle itself becomes the command: also if that is a program of
+// another ABI and nothing else is native.
 func addExecve(p policy.Policy) {
-	if c := p.ABIs[native]; c != nil {
-		if nr, ok := syscalls.Number(native, "execve"); ok {
-			c.Floor.Add(nr)
-		}
+	c := p.ABIs[native]
+	if c == nil {
+		c = &policy.Calls{}
+		p.ABIs[native] = c
+	}
+	if nr, ok := syscalls.Number(native, "execve"); ok {
+		c.Floor.Add(nr)
 	}
 }
 
