@@ -64,7 +64,7 @@ var layers = map[string][]string{
 }
 
 // Whatever lies at or below these may import every package but the commands: they put the parts together.
-var compositions = []string{"cmd", "testbed", "e2e", "examples"}
+var compositions = []string{"cmd", "demo", "testbed", "e2e", "examples"}
 
 // forTests are packages that no shipped code may import.
 var forTests = []string{"internal/testenv", "internal/engine/enginetest"}

@@ -280,6 +280,31 @@ static __always_inline void tell(struct task_struct *task, struct pt_regs *regs,
 	bpf_ringbuf_submit(event, 0);
 }
 
+/* Did the container's filter let the call through, so that the errno is the kernel's own? */
+static __always_inline int let_through(struct pt_regs *regs, struct container *c, __u32 abi, __u32 nr)
+{
+	struct allowed_key which = { .uid = c->uid, .abi = abi };
+	struct check_key call = { .uid = c->uid, .nr = nr, .abi = abi };
+	struct allowed *allowed = bpf_map_lookup_elem(&permitted, &which);
+	struct check *check;
+	__u64 arg;
+
+	if (!allowed)
+		return 0;
+	if (allowed->calls[nr / 64 & 15] >> (nr & 63) & 1)
+		return 1;
+	if (!(allowed->checked[nr / 64 & 15] >> (nr & 63) & 1))
+		return 0;
+	check = bpf_map_lookup_elem(&checks, &call);
+	if (!check || !check->count)
+		return 1; /* it cannot be told, and nothing is said that may be wrong */
+	arg = arg_of(regs, abi, check->index);
+	for (__u32 i = 0; i < MAX_CHECKS && i < check->count; i++)
+		if ((arg & check->masks[i]) == check->values[i])
+			return 1;
+	return 0;
+}
+
 /* The number of the call that is returning; it is -1 after rt_sigreturn. */
 static __always_inline __u32 returning(struct pt_regs *regs)
 {
@@ -318,6 +343,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 			return 0;
 	} else if (ret != -EPERM && ret != -ENOSYS && ret != -EACCES) {
 		return 0;
+	} else if (!task->seccomp.filter_count.counter) {
+		return 0; /* the runtime, before it has loaded the filter */
 	}
 	if (t && t->uid == c->uid)
 		lane = t->lane;
@@ -331,14 +358,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		__sync_fetch_and_add(&c->unknown, 1);
 		return 0;
 	}
-	if (c->flags & FLAG_WATCH) {
-		struct allowed_key which = { .uid = c->uid, .abi = key.abi };
-		struct allowed *allowed = bpf_map_lookup_elem(&permitted, &which);
-
-		if (allowed && allowed->calls[nr / 64 & 15] >> (nr & 63) & 1)
-			return 0;
-		/* A call that is let through with some arguments: EPERM may be the kernel's; user space looks at them. */
-	}
+	if (c->flags & FLAG_WATCH && let_through(regs, c, key.abi, nr))
+		return 0;
 	key.uid = c->uid;
 	key.nr = nr;
 	key.lane = lane;

@@ -14,6 +14,7 @@
  * marks     container, epoch -> why         programs              user space
  * denials   who, number, errno -> count     sys_exit              user space
  * permitted container, abi -> sets          user space            sys_exit
+ * checks    container, number -> arguments  user space            sys_exit
  * events    ring of struct denial           sys_exit              user space
  */
 #ifndef WHITTLE_STATE_H
@@ -65,6 +66,7 @@ HASH(roles, struct role_key, struct role, 1 << 15);
 HASH(marks, struct mark_key, struct mark, 1 << 16);
 HASH(denials, struct denied_key, struct denied, 1 << 16);
 HASH(permitted, struct allowed_key, struct allowed, CONTAINERS * 2);
+HASH(checks, struct check_key, struct check, 1 << 16);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);

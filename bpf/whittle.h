@@ -186,7 +186,24 @@ struct allowed_key {
 
 struct allowed {
 	__u64 calls[MAX_NRS / 64];   /* let through whatever its arguments */
-	__u64 checked[MAX_NRS / 64]; /* let through with some */
+	__u64 checked[MAX_NRS / 64]; /* let through with some: see check */
+};
+
+#define MAX_CHECKS 16
+
+struct check_key {
+	__u32 uid;
+	__u16 nr;
+	__u8 abi;
+	__u8 pad;
+};
+
+/* A call is let through when one argument, masked, has one of the values. */
+struct check {
+	__u32 count; /* 0: it is not known which arguments are let through */
+	__u32 index;
+	__u64 masks[MAX_CHECKS];
+	__u64 values[MAX_CHECKS];
 };
 
 struct denial {

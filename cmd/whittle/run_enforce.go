@@ -85,15 +85,20 @@ func (a *app) enforceWatched(c command, p policy.Policy) error {
 
 // allowedBy a policy, for the observer.
 func allowedBy(p policy.Policy) kernel.Allowed {
-	a := kernel.Allowed{Calls: map[syscalls.ABI]syscalls.Set{}, Checked: map[syscalls.ABI]syscalls.Set{}}
+	a := kernel.Allowed{Calls: map[syscalls.ABI]syscalls.Set{}, Checked: map[syscalls.Call][]kernel.Check{}}
 	for abi, calls := range p.ABIs {
-		allowed, checked := policy.AllowedSet(p, policy.Selection{}, abi), syscalls.Set{}
-		for nr := range calls.Args {
-			if allowed.Has(nr) {
-				checked.Add(nr)
+		allowed := policy.AllowedSet(p, policy.Selection{}, abi)
+		for nr, rules := range calls.Args {
+			if !allowed.Has(nr) {
+				continue
+			}
+			allowed.Remove(nr)
+			call := syscalls.Call{ABI: abi, Nr: nr}
+			for _, r := range rules {
+				a.Checked[call] = append(a.Checked[call], kernel.Check(r))
 			}
 		}
-		a.Calls[abi], a.Checked[abi] = allowed.Minus(checked), checked
+		a.Calls[abi] = allowed
 	}
 	return a
 }

@@ -79,6 +79,19 @@ func profileOf(text []byte) (fingerprint string, allowed kernel.Allowed, err err
 	if err != nil {
 		return "", kernel.Allowed{}, fmt.Errorf("read it: %w", err)
 	}
-	allowed.Calls, allowed.Checked = filter.Allowed(p, native)
+	calls, checked := filter.Allowed(p, native)
+	allowed = kernel.Allowed{Calls: calls, Checked: map[syscalls.Call][]kernel.Check{}}
+	rules, err := filter.Import(text, workload.Workload{}, native) // may fail: some conditions have no rules
+	for abi, set := range checked {
+		for nr := range set.All() {
+			var checks []kernel.Check
+			if c := rules.ABIs[abi]; err == nil && c != nil {
+				for _, r := range c.Args[nr] {
+					checks = append(checks, kernel.Check(r))
+				}
+			}
+			allowed.Checked[syscalls.Call{ABI: abi, Nr: nr}] = checks
+		}
+	}
 	return filter.Fingerprint(p), allowed, nil
 }

@@ -91,6 +91,22 @@ type bpfCellKey struct {
 	Pad        [5]uint8
 }
 
+type bpfCheck struct {
+	_      structs.HostLayout
+	Count  uint32
+	Index  uint32
+	Masks  [16]uint64
+	Values [16]uint64
+}
+
+type bpfCheckKey struct {
+	_   structs.HostLayout
+	Uid uint32
+	Nr  uint16
+	Abi uint8
+	Pad uint8
+}
+
 type bpfContainer struct {
 	_          structs.HostLayout
 	Uid        uint32
@@ -241,6 +257,7 @@ const (
 	bpfMapBursts       = "bursts"
 	bpfMapCalls        = "calls"
 	bpfMapCells        = "cells"
+	bpfMapChecks       = "checks"
 	bpfMapDenials      = "denials"
 	bpfMapEvents       = "events"
 	bpfMapMarks        = "marks"
@@ -325,6 +342,7 @@ type bpfMapSpecs struct {
 	Bursts    *ebpf.MapSpec `ebpf:"bursts"`
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cells     *ebpf.MapSpec `ebpf:"cells"`
+	Checks    *ebpf.MapSpec `ebpf:"checks"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Marks     *ebpf.MapSpec `ebpf:"marks"`
@@ -373,6 +391,7 @@ type bpfMaps struct {
 	Bursts    *ebpf.Map `ebpf:"bursts"`
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cells     *ebpf.Map `ebpf:"cells"`
+	Checks    *ebpf.Map `ebpf:"checks"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Marks     *ebpf.Map `ebpf:"marks"`
@@ -387,6 +406,7 @@ func (m *bpfMaps) Close() error {
 		m.Bursts,
 		m.Calls,
 		m.Cells,
+		m.Checks,
 		m.Denials,
 		m.Events,
 		m.Marks,

@@ -29,6 +29,7 @@ type container struct {
 	args     map[bpfArgKey]uint32 // first epoch
 	roles    map[[2]uint64]string // by inode and device
 	denied   map[bpfDeniedKey]bpfDenied
+	checked  []bpfCheckKey
 	peeked   uint32 // its epoch at the last peek
 	skipped  uint64 // calls for which a program did not run, on the whole host, when this one was added
 	problems []string

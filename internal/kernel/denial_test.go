@@ -224,3 +224,50 @@ func TestMarksFasterThanPeeksAreAGap(t *testing.T) {
 		t.Errorf("gaps %q, want one", trace.Account.Gaps)
 	}
 }
+
+// EPERM from a call that the filter lets through with some arguments is the filter's only with others.
+func TestWatchLooksAtArguments(t *testing.T) {
+	bin := buildC(t, "denied.c") // getsid(42, 43) gets EPERM
+	var all syscalls.Set
+	for nr := range uint32(syscalls.MaxNr) {
+		all.Add(nr)
+	}
+	all.Remove(getsid.Nr)
+	for _, tt := range []struct {
+		name   string
+		checks []Check
+		want   uint64
+	}{
+		{"matches", []Check{{0, ^uint64(0), 7}, {0, ^uint64(0), 42}}, 0},
+		{"matches masked", []Check{{1, 3, 3}}, 0},
+		{"does not match", []Check{{0, ^uint64(0), 7}}, 5},
+		{"cannot be told", []Check{{0, ^uint64(0), 7}, {1, ^uint64(0), 7}}, 0},
+		{"unknown", nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := open(t)
+			g := newCgroup(t)
+			id, err := o.Watch(Target{CgroupID: g.id}, Allowed{
+				Calls:   map[syscalls.ABI]syscalls.Set{syscalls.X86_64: all},
+				Checked: map[syscalls.Call][]Check{getsid: tt.checks},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.command(bin).Run(); err != nil {
+				t.Fatal(err)
+			}
+			trace, err := o.Finish(id, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got uint64
+			for _, d := range trace.Denied {
+				got += d.Count
+			}
+			if got != tt.want {
+				t.Errorf("%d denials, want %d", got, tt.want)
+			}
+		})
+	}
+}

@@ -120,14 +120,42 @@ func (o *Observer) permit(c *container, allowed *Allowed) error {
 	if allowed == nil {
 		return nil
 	}
+	sets := map[syscalls.ABI]*bpfAllowed{}
 	for _, abi := range syscalls.ABIs {
-		value := bpfAllowed{Calls: allowed.Calls[abi], Checked: allowed.Checked[abi]}
+		sets[abi] = &bpfAllowed{Calls: allowed.Calls[abi]}
+	}
+	for call, checks := range allowed.Checked {
+		sets[call.ABI].Checked[call.Nr/64] |= 1 << (call.Nr % 64)
+		key := bpfCheckKey{Uid: uint32(c.id), Nr: uint16(call.Nr), Abi: uint8(call.ABI)}
+		c.checked = append(c.checked, key)
+		value := toKernel(checks)
+		if err := o.objects.Checks.Update(key, &value, ebpf.UpdateAny); err != nil {
+			return fmt.Errorf("tell the kernel what the filter checks: %w", err)
+		}
+	}
+	for abi, set := range sets {
 		key := bpfAllowedKey{Uid: uint32(c.id), Abi: uint32(abi)}
-		if err := o.objects.Permitted.Update(key, &value, ebpf.UpdateAny); err != nil {
+		if err := o.objects.Permitted.Update(key, set, ebpf.UpdateAny); err != nil {
 			return fmt.Errorf("tell the kernel what the filter allows: %w", err)
 		}
 	}
 	return nil
+}
+
+// toKernel is empty where the programs cannot decide by one argument.
+func toKernel(checks []Check) (k bpfCheck) {
+	if len(checks) == 0 || len(checks) > len(k.Values) {
+		return bpfCheck{}
+	}
+	k.Index = uint32(checks[0].Index)
+	for i, check := range checks {
+		if check.Index != checks[0].Index {
+			return bpfCheck{}
+		}
+		k.Masks[i], k.Values[i] = check.Mask, check.Value
+	}
+	k.Count = uint32(len(checks))
+	return k
 }
 
 // readyWait is how long sys_exit is kept attached for a container that accepts nothing, to see whether it still will.

@@ -43,9 +43,15 @@ type Target struct {
 // Allowed is what a filter that can deny lets through, for Watch.
 type Allowed struct {
 	Calls map[syscalls.ABI]syscalls.Set
-	// Checked are calls allowed only with some arguments: EPERM from one of them may be the kernel's own, so whoever
-	// reads a Denial of one has to look at its arguments.
-	Checked map[syscalls.ABI]syscalls.Set
+	// Checked are calls allowed only with some arguments, so that an errno may also be the kernel's own: with arguments
+	// that match one of the checks. A call whose checks are of different arguments, more than 16, or none is never told.
+	Checked map[syscalls.Call][]Check
+}
+
+// Check lets a call through when argument Index, masked with Mask, equals Value.
+type Check struct {
+	Index       uint8
+	Mask, Value uint64
 }
 
 // Denial is a call that a filter answered instead of the kernel.

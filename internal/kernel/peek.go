@@ -181,6 +181,9 @@ func (o *Observer) forget(c *container) {
 	for i := range c.epochs {
 		o.objects.Marks.Delete(bpfMarkKey{Uid: uint32(c.id), Epoch: uint32(i)})
 	}
+	for _, k := range c.checked {
+		o.objects.Checks.Delete(k)
+	}
 	for abi := range uint32(8) {
 		o.objects.Permitted.Delete(bpfAllowedKey{Uid: uint32(c.id), Abi: abi})
 	}
