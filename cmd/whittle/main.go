@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 
@@ -53,8 +54,12 @@ func execute(ctx context.Context, args []string, in io.Reader, out, talk io.Writ
 	}
 	fmt.Fprintf(talk, "whittle: error: %v\n", err)
 	h := hint.Of(err)
-	if !a.parsed && h == "" {
+	switch {
+	case h != "":
+	case !a.parsed:
 		h = "see " + cmd.CommandPath() + " --help"
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		h = "run it with sudo"
 	}
 	if h != "" {
 		fmt.Fprintf(talk, "whittle: hint: %s\n", h)

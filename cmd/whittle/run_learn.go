@@ -45,6 +45,9 @@ func workloadOf(args []string) (path string, w workload.Workload, err error) {
 
 // record a command into a file.
 func (a *app) record(ctx context.Context, args []string, f runFlags) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
 	// A file that cannot be written is known before the command has run for hours.
 	out, err := os.CreateTemp(filepath.Dir(f.record), "."+filepath.Base(f.record)+".*")
 	if err != nil {
