@@ -23,10 +23,12 @@ const (
 	Notify Action = 0x7fc00000
 
 	actionErrno Action = 0x00050000
-	maxErrno           = 4095 // the kernel caps larger ones
+)
 
-	eperm  = 1
-	enosys = 38
+const (
+	maxErrno = 4095 // the kernel caps larger ones
+	eperm    = 1
+	enosys   = 38
 )
 
 // Errno is the Action that fails a call with n.
