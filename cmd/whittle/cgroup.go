@@ -117,7 +117,7 @@ func (g *cgroup) pids() (pids []int) {
 	if err != nil {
 		return nil
 	}
-	for _, field := range strings.Fields(string(text)) {
+	for field := range strings.FieldsSeq(string(text)) {
 		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
 			pids = append(pids, pid)
 		}

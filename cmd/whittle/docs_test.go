@@ -22,11 +22,12 @@ func examples(t *testing.T, root *cobra.Command) (lines []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := string(page)
+	var text strings.Builder
+	text.WriteString(string(page))
 	for _, cmd := range all(root) {
-		text += "\n" + cmd.Example
+		text.WriteString("\n" + cmd.Example)
 	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(text.String()) {
 		line, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "sudo "), "#")
 		line, _, _ = strings.Cut(line, " && ")
 		line, _, _ = strings.Cut(line, " | ")

@@ -109,8 +109,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // start a goroutine that Run waits for.
 func (a *Agent) start(f func()) {
-	a.wg.Add(1)
-	go func() { defer a.wg.Done(); f() }()
+	a.wg.Go(f)
 }
 
 func wrap(doing string, err error) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/policy"
@@ -153,9 +154,7 @@ func (s Stored) Floor(ctx context.Context, ref string) (map[string][]string, err
 // AddFloor of one start.
 func (s Stored) AddFloor(ctx context.Context, f Floor) error {
 	calls := make(map[syscalls.ABI]syscalls.Set, len(f.Calls))
-	for abi, set := range f.Calls {
-		calls[abi] = set
-	}
+	maps.Copy(calls, f.Calls)
 	return s.Store.MergeFloor(ctx, store.Floor{
 		Runtime: f.Runtime, NoNewPrivileges: f.NoNewPrivileges, Calls: calls, Runs: 1,
 	}, f.Workload)

@@ -70,7 +70,7 @@ func TestAllowedSet(t *testing.T) {
 	for _, sel := range []Selection{{}, {Exec: true}, {Phases: []Phase{Run, Stop}}, {Phases: []Phase{}}, {Phases: []Phase{99}}} {
 		for _, abi := range syscalls.ABIs {
 			set := AllowedSet(p, sel, abi)
-			for nr := uint32(0); nr < syscalls.MaxNr+2; nr++ {
+			for nr := range uint32(syscalls.MaxNr + 2) {
 				// {2, …} satisfies the rules of socket.
 				d := Decide(p, sel, syscalls.Call{ABI: abi, Nr: nr}, [6]uint64{2})
 				if (d.Action == Allow) != set.Has(nr) {

@@ -44,11 +44,11 @@ func keysOf(typ reflect.Type, keys map[string]bool) map[string]bool {
 	case reflect.Map, reflect.Slice, reflect.Pointer:
 		return keysOf(typ.Elem(), keys)
 	case reflect.Struct:
-		for i := range typ.NumField() {
-			if name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ","); name != "" {
+		for field := range typ.Fields() {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
 				keys[name] = true
 			}
-			keysOf(typ.Field(i).Type, keys)
+			keysOf(field.Type, keys)
 		}
 	}
 	return keys
