@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,9 @@ func newBundle(t *testing.T, d *daemon, files []image.File, edit func(*specs.Spe
 	}
 	return b
 }
+
+// containerID names a container's cgroups too, which all processes of the host share.
+func containerID(name string) string { return fmt.Sprintf("whittle-e2e-%d-%s", os.Getpid(), name) }
 
 // command of runc that runs a container to its end.
 func (b bundle) command(ctx context.Context, id string) *exec.Cmd {

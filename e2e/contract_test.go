@@ -69,6 +69,7 @@ func readPolicy(t *testing.T, name string) (p policy.Policy) {
 
 // TestRunPassesThrough: what a command reads, writes and how it ends is its own, learning and enforced.
 func TestRunPassesThrough(t *testing.T) {
+	t.Parallel()
 	testenv.NeedBPF(t)
 	file := filepath.Join(t.TempDir(), "policy.json")
 	script := []string{"--", "sh", "-c", "cat; echo err >&2; exit 7"}
@@ -101,6 +102,7 @@ func TestRunPassesThrough(t *testing.T) {
 
 // TestInterruptEndsRecording of a command that would run for ever.
 func TestInterruptEndsRecording(t *testing.T) {
+	t.Parallel()
 	testenv.NeedBPF(t)
 	for _, tt := range []struct {
 		name   string
@@ -145,6 +147,7 @@ func TestInterruptEndsRecording(t *testing.T) {
 
 // TestI386 numbers are learned, exported and enforced as what they are.
 func TestI386(t *testing.T) {
+	t.Parallel()
 	testenv.NeedBPF(t)
 	testenv.NeedI386(t)
 	bin := compile(t, "i386.c", "-m32")
@@ -174,6 +177,7 @@ func TestI386(t *testing.T) {
 
 // TestExportAndAudit of a file: every format and phase, and the keys that scripts rely on.
 func TestExportAndAudit(t *testing.T) {
+	t.Parallel()
 	testenv.NeedBPF(t)
 	file := filepath.Join(t.TempDir(), "policy.json")
 	if r := whittle(t, "", "run", "--record", file, "--", "ls", "/"); r.status != 0 {

@@ -84,7 +84,7 @@ func floors(t *testing.T, e *testbed.Env, d *daemon, runtime string) {
 			}
 			bedtest.Podman(t, e, append(flags, lanesImage, argument)...)
 		}
-		const learned, enforced = 4, 10
+		const learned, enforced = 3, 8
 		for range learned {
 			run()
 		}

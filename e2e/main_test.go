@@ -37,8 +37,31 @@ func (w withScratch) Run() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(scratch)
-	return w.m.Run()
+	code := w.m.Run()
+	if left := leftovers(); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "e2e: the tests left this behind:\n\t%s\n", strings.Join(left, "\n\t"))
+		code = 1
+	}
+	if err := os.RemoveAll(scratch); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
+}
+
+// leftovers of this process's tests that are not below it: processes of the binary, cgroups.
+func leftovers() (left []string) {
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is right
+	for _, exe := range exes {
+		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, scratch) {
+			left = append(left, exe+" -> "+target)
+		}
+	}
+	for _, depth := range []string{"", "*/", "*/*/"} {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + containerID("*"))
+		left = append(left, groups...)
+	}
+	return left
 }
 
 var build = sync.OnceValues(func() (string, error) {

@@ -21,7 +21,6 @@ var short = []string{"/bin/busybox", "sleep", "0.1"}
 
 // TestShortLivedContainers, as many as the machine starts: none is lost.
 func TestShortLivedContainers(t *testing.T) {
-	t.Parallel()
 	testenv.NeedBPF(t)
 	testenv.NeedTool(t, "busybox")
 	t.Run("podman", func(t *testing.T) {
@@ -42,7 +41,7 @@ func TestShortLivedContainers(t *testing.T) {
 		b := newBundle(t, d, bedtest.BusyboxFiles(t), func(s *specs.Spec) { s.Process.Args = short })
 		const count = 500
 		atOnce(t, count, 8, func(ctx context.Context, i int) error {
-			out, err := b.command(ctx, fmt.Sprintf("whittle-e2e-short-%d", i)).CombinedOutput()
+			out, err := b.command(ctx, containerID(fmt.Sprintf("short-%d", i))).CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("runc run: %w: %s", err, out)
 			}

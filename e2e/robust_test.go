@@ -27,6 +27,7 @@ var loop = []string{bedtest.Busybox, "sh", "-c", "trap 'exit 0' TERM; while :; d
 
 func needBusybox(t *testing.T) *testbed.Env {
 	t.Helper()
+	t.Parallel() // these tests mostly wait
 	testenv.NeedBPF(t)
 	testenv.NeedPodman(t)
 	testenv.NeedTool(t, "busybox")
@@ -184,6 +185,7 @@ func TestTwoAgents(t *testing.T) {
 
 // TestNobody gets told what is missing.
 func TestNobody(t *testing.T) {
+	t.Parallel()
 	testenv.NeedBPF(t)
 	d := startAgent(t, "--podman", "")
 	dir := t.TempDir()

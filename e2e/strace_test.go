@@ -89,7 +89,7 @@ func TestAgreesWithStrace(t *testing.T) {
 			b := newBundle(t, d, files, func(s *specs.Spec) {
 				s.Process.Args, s.Linux.Seccomp = tt.args(port), profile
 			})
-			id := "whittle-e2e-" + tt.name
+			id := containerID(tt.name)
 			logs := t.TempDir()
 			cmd := exec.Command("strace", "-ff", "-q", "--pidns-translation", "-e", "signal=none", "-o", filepath.Join(logs, "log"),
 				"--", "runc", "--root", b.root, "run", "--bundle", b.dir, id)
