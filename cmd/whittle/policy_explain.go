@@ -23,7 +23,7 @@ func newPolicyExplain(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := a.versioned(cmd, args[0])
+			p, err := a.whole(cmd, args[0])
 			if err != nil {
 				return err
 			}

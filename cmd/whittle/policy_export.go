@@ -29,12 +29,8 @@ func newPolicyExport(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := a.versioned(cmd, args[0])
+			p, err := a.whole(cmd, args[0])
 			if err != nil {
-				return err
-			}
-			ref, _, _ := strings.Cut(args[0], "@")
-			if p, err = a.floorOf(cmd.Context(), ref, p); err != nil {
 				return err
 			}
 			text, print, err := export(p, sel, format, name)

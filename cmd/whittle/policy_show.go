@@ -23,7 +23,7 @@ func newPolicyShow(a *app) *cobra.Command {
 		Short: "the calls of each phase, the account, and what it is worth",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.versioned(cmd, args[0])
+			p, err := a.whole(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -166,11 +166,18 @@ func hasPhase(p policy.Policy, phase policy.Phase) bool {
 	return false
 }
 
+// whole policy, as it is exported and enforced: with the floor that was measured of the workload's runtimes.
+func (a *app) whole(cmd *cobra.Command, ref string) (policy.Policy, error) {
+	p, err := a.versioned(cmd, ref)
+	if err != nil || isFile(ref) {
+		return p, err
+	}
+	ref, _, _ = strings.Cut(ref, "@")
+	return a.floorOf(cmd.Context(), ref, p)
+}
+
 // floorOf adds what was measured of the runtime to a policy's own floor.
 func (a *app) floorOf(ctx context.Context, ref string, p policy.Policy) (policy.Policy, error) {
-	if isFile(ref) {
-		return p, nil
-	}
 	s, err := a.stored(ctx)
 	if err != nil {
 		return p, err
@@ -183,8 +190,13 @@ func (a *app) floorOf(ctx context.Context, ref string, p policy.Policy) (policy.
 	p = policy.Normal(p)
 	for abi, calls := range p.ABIs {
 		for _, name := range floor[abi.String()] {
-			if nr, ok := syscalls.Number(abi, name); ok && nr < syscalls.MaxNr {
-				calls.Floor.Add(nr)
+			nr, ok := syscalls.Number(abi, name)
+			if !ok || nr >= syscalls.MaxNr {
+				continue
+			}
+			calls.Floor.Add(nr)
+			if _, ok := calls.Evidence[nr]; !ok {
+				calls.Evidence[nr] = policy.Evidence{Source: "floor"}
 			}
 		}
 	}

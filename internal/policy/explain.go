@@ -123,6 +123,9 @@ func explainRoles(e *Explanation, c *Calls, call syscalls.Call) {
 
 func explainEvidence(e *Explanation, ev Evidence) {
 	switch {
+	case ev.Count == 0 && ev.Source == "floor" && ev.Reason == "":
+		e.say("That is known of the runtime; this workload's own starts did not show it.")
+		return
 	case ev.Count == 0 && ev.Reason != "":
 		e.say("It is there because it was %s: %s.", ev.Source, ev.Reason)
 		return
