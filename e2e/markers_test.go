@@ -61,6 +61,11 @@ func TestTimedMarkers(t *testing.T) {
 	if got := service(p, syscalls.X86_64); got != want {
 		t.Errorf("learned %v, want %v", got.Names(syscalls.X86_64), want.Names(syscalls.X86_64))
 	}
+	for call, want := range map[string]string{"sysinfo": "is allowed", "setgroups": "is in the floor", "mount": "is refused"} {
+		if got := d.whittle("policy", "explain", "markers", call); !strings.Contains(got, call+" "+want) {
+			t.Errorf("policy explain %s: %s", call, got)
+		}
+	}
 	for _, m := range marks {
 		nr, _ := syscalls.Number(syscalls.X86_64, m.call)
 		e := calls.Evidence[nr]
