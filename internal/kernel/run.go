@@ -29,7 +29,7 @@ const (
 // Run peeks at the maps about once a second, begins epochs and reads denials, until ctx is done.
 func (o *Observer) Run(ctx context.Context) error {
 	read := make(chan error, 1)
-	go func() { read <- o.readDenials(ctx) }()
+	go func() { read <- o.readDenials() }()
 	ticker := time.NewTicker(shortEpoch)
 	defer ticker.Stop()
 	for {
@@ -73,7 +73,8 @@ func (o *Observer) turn() error {
 	return o.links.set(&o.objects, o.need())
 }
 
-func (o *Observer) readDenials(ctx context.Context) error {
+// readDenials until the ring is flushed: what the kernel told before that is handed on.
+func (o *Observer) readDenials() error {
 	var raw ringbuf.Record
 	for {
 		err := o.events.ReadInto(&raw)
@@ -89,8 +90,6 @@ func (o *Observer) readDenials(ctx context.Context) error {
 		}
 		select {
 		case o.denials <- d:
-		case <-ctx.Done():
-			return nil
 		default:
 			// Counted in the map of denials all the same; only the telling is lost.
 			o.mu.Lock()
