@@ -38,7 +38,7 @@ func (a *attachments) names() (names []string) {
 
 // set attaches what is needed and detaches what is not. sys_enter is attached before sys_exit: a return whose entry was
 // not seen would look like a denial.
-func (a *attachments) set(p *bpfObjects, n need) error {
+func (a *attachments) set(p *objects, n need) error {
 	return errors.Join(
 		toggle(&a.lives, n.lives, p.ProcessFork, p.ProcessExec, p.ProcessExit, p.Signal, p.CgroupMkdir),
 		toggle(&a.enter, n.enter, p.SysEnter),

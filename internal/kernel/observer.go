@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ var (
 // Observer owns the BPF programs. They are attached only while a container needs them.
 type Observer struct {
 	log     *slog.Logger
-	objects bpfObjects
+	objects objects
 	shared  *shared
 	events  *ringbuf.Reader
 	denials chan Denial
@@ -92,6 +93,14 @@ type Observer struct {
 	dropped    uint64 // denials that the reader of the channel was too slow for
 	peeked     time.Time
 }
+
+// objects without the variables: these would map the programs' memory a second time.
+type objects struct {
+	bpfPrograms
+	bpfMaps
+}
+
+func (o *objects) Close() error { return errors.Join(o.bpfPrograms.Close(), o.bpfMaps.Close()) }
 
 // Open loads the programs; nothing is attached yet. It needs root, BTF and Linux 5.15.
 func Open(log *slog.Logger) (*Observer, error) {
@@ -113,6 +122,8 @@ func Open(log *slog.Logger) (*Observer, error) {
 		return nil, explainLoad(err)
 	}
 	defer coll.Close()
+	// The kernel's types took megabytes, and nothing needs them any more.
+	defer debug.FreeOSMemory()
 	if o.shared, err = mapShared(spec, coll.Maps[".bss"]); err != nil {
 		return nil, err
 	}
