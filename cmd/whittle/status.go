@@ -136,7 +136,7 @@ func printStatus(out io.Writer, s api.Status) error {
 		fmt.Fprintln(w, "no containers")
 		return w.Flush()
 	}
-	fmt.Fprintln(w, "\nCONTAINER\tWORKLOAD\tMODE\tPHASE\tCALLS\tP(UNSEEN)\tREFUSED\tNOTE")
+	fmt.Fprintln(w, "\nCONTAINER\tWORKLOAD\tMODE\tPHASE\tCALLS\tNEXT BURST / EPOCH UNSEEN\tREFUSED\tNOTE")
 	for _, c := range s.Containers {
 		fmt.Fprintln(w, strings.Join(statusRow(c), "\t"))
 	}
@@ -168,7 +168,7 @@ func statusRow(c api.Container) []string {
 	if c.Mode != api.Enforced && c.Mode != api.Unseen {
 		phase, calls = c.Phase.String(), fmt.Sprint(c.Distinct)
 		if c.Settled.Bursts > 0 {
-			unseen = fmt.Sprintf("%.2g", c.Settled.PUnseen)
+			unseen = fmt.Sprintf("%.1g / %.1g", c.Settled.PUnseen, c.Settled.PUnseenEpoch)
 		}
 		for _, p := range policy.Phases {
 			if n := c.ByPhase[p.String()]; n > 0 {
@@ -180,7 +180,10 @@ func statusRow(c api.Container) []string {
 	for _, r := range c.Refused {
 		refused += r.Count
 	}
-	note := oneLine(c.Note)
+	note, _, more := strings.Cut(oneLine(c.Note), ", ")
+	if more {
+		note += " …" // printStatus has it whole when it is asked about one container
+	}
 	if c.Late {
 		note = strings.TrimPrefix(note+"; partial: it ran before the agent did", "; ")
 	}
