@@ -143,6 +143,11 @@ func printStatus(out io.Writer, s api.Status) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if one := s.Containers[0]; len(s.Containers) == 1 && one.Note != "" {
+		if _, err := fmt.Fprintf(out, "\n%s: %s\n", one.Name, oneLine(one.Note)); err != nil {
+			return err
+		}
+	}
 	return printRefused(out, s.Containers)
 }
 
