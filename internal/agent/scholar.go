@@ -165,7 +165,7 @@ func (s *scholar) floor(ctx context.Context, r api.Registration, t observe.Trace
 	}
 	s.floors = append(s.floors, Floor{
 		Runtime: r.RuntimeDigest, NoNewPrivileges: r.Container.NoNewPrivileges,
-		Workload: r.Container.Workload.ID(), Calls: withRare(r.Container.Runtime.Name, calls),
+		Workload: r.Container.Workload.ID(), Calls: withRare(starting{r.Container.Runtime.Name, r.Container.NoNewPrivileges}, calls),
 	})
 	s.saveFloors(ctx)
 }
