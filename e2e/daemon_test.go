@@ -49,6 +49,13 @@ func startAgent(t *testing.T, flags ...string) *daemon {
 	return d
 }
 
+// as another test's, for a subtest.
+func (d *daemon) as(t *testing.T) *daemon {
+	c := *d
+	c.t = t
+	return &c
+}
+
 // start the agent, again after it has ended.
 func (d *daemon) start(flags ...string) {
 	d.t.Helper()

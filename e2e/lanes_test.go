@@ -48,9 +48,47 @@ func TestLanes(t *testing.T) {
 				program(t, compile(t, "markers.c", "-DMARKS={__NR_getpgrp,0},{__NR_getrusage,100000}"), "service"),
 				program(t, compile(t, "markers.c", "-DMARKS={__NR_sysinfo,0},{__NR_getsid,0},{__NR_times,0}"), "probe"),
 			})
-			t.Run("exec", func(t *testing.T) { execLane(t, e, d) })
-			t.Run("floor", func(t *testing.T) { floors(t, e, d, runtime) })
+			t.Run("join", func(t *testing.T) { joins(t, e, d.as(t)) })
+			t.Run("join with no_new_privs", func(t *testing.T) { joins(t, e, d.as(t), "--security-opt", "no-new-privileges") })
+			t.Run("exec", func(t *testing.T) { execLane(t, e, d.as(t)) })
+			t.Run("floor", func(t *testing.T) { floors(t, e, d.as(t), runtime) })
 		})
+	}
+}
+
+// joins: podman exec starts under a policy that was learned without one, and is refused what the service does not make.
+func joins(t *testing.T, e *testbed.Env, d *daemon, flags ...string) {
+	start := func(name string, more ...string) {
+		t.Helper()
+		args := slices.Concat([]string{"run", "--detach", "--network", "none", "--name", name}, flags, more)
+		bedtest.Podman(t, e, append(append(args, lanesImage), flags...)...) // as arguments, they make it another workload
+	}
+	start("alone")
+	c := d.container("alone", "sleeps", func(c api.Container) bool { return c.Distinct == 2 })
+	bedtest.Podman(t, e, "rm", "--force", "--time", "0", "alone")
+	d.forgotten()
+	profile := filepath.Join(t.TempDir(), "profile.json")
+	if err := os.WriteFile(profile, []byte(d.whittle("policy", "export", c.WorkloadID)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := len(refusals(t, d))
+	start("joined", "--security-opt", "seccomp="+profile)
+	out, err := e.Run(t.Context(), "exec", "joined", "/probe")
+	bedtest.Podman(t, e, "rm", "--force", "--time", "0", "joined")
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	d.forgotten()
+	var refused []string
+	for _, r := range refusals(t, d)[before:] {
+		if r.Lane == "exec" && r.Comm == "probe" {
+			refused = append(refused, r.Call)
+		} else {
+			t.Errorf("refused: %+v", r)
+		}
+	}
+	if slices.Sort(refused); !slices.Equal(refused, []string{"getsid", "sysinfo", "times"}) {
+		t.Errorf("refused: %q", refused)
 	}
 }
 
@@ -72,7 +110,7 @@ func execLane(t *testing.T, e *testbed.Env, d *daemon) {
 
 // floors are learned with and without no_new_privs, and are enough to start under.
 func floors(t *testing.T, e *testbed.Env, d *daemon, runtime string) {
-	floor := map[bool]syscalls.Set{}
+	floor, refusedBefore := map[bool]syscalls.Set{}, len(refusals(t, d))
 	for _, nnp := range []bool{true, false} {
 		// The argument means nothing to the program, and makes it a workload of its own.
 		argument := fmt.Sprintf("nnp=%v", nnp)
@@ -107,7 +145,7 @@ func floors(t *testing.T, e *testbed.Env, d *daemon, runtime string) {
 			run("--security-opt", "seccomp="+profile)
 		}
 		d.forgotten()
-		for _, r := range refusals(t, d) {
+		for _, r := range refusals(t, d)[refusedBefore:] {
 			t.Errorf("refused: %+v", r)
 		}
 		if after := d.policy(p.Workload.ID()); after.Account.Runs != learned {
