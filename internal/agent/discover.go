@@ -12,6 +12,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -132,7 +133,7 @@ func profileAt(path string) ([]byte, error) {
 	if path == "" || path == engine.SeccompDefault || path == engine.SeccompUnconfined {
 		return nil, nil
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not keep us waiting
 	if err != nil {
 		return nil, fmt.Errorf("open profile: %w", err)
 	}

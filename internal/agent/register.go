@@ -73,17 +73,18 @@ func (m *model) arm(c *tracked, late bool) error {
 		// A profile that cannot be read may be anybody's: the container is learned from, like every other.
 		m.event(kindProblem, c, fmt.Sprintf("the seccomp profile of %s: %v", c.view.Name, err))
 	}
+	what := " is learned from"
 	if enforced {
-		c.id, err = m.agent.Observer.Watch(target, allowed)
+		what = " is enforced"
 		c.view.Mode = api.Enforced
-		m.event(kindStart, c, c.view.Name+" is enforced"+how)
+		c.id, err = m.agent.Observer.Watch(target, allowed)
 	} else {
 		c.id, err = m.agent.Observer.Observe(target)
-		m.event(kindStart, c, c.view.Name+" is learned from"+how)
 	}
 	if err != nil {
 		return err
 	}
+	m.event(kindStart, c, c.view.Name+what+how)
 	m.observed[c.id] = c
 	return nil
 }
