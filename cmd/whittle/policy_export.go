@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 func newPolicyExport(a *app) *cobra.Command {
@@ -38,6 +39,10 @@ func newPolicyExport(a *app) *cobra.Command {
 				return err
 			}
 			a.warnExport(p, sel)
+			if format != "systemd" && !startsContainers(p) {
+				a.say("note: this was learned without a container runtime, and runc and crun need more calls to start a container; " +
+					"learn from a container for that (whittle agent)")
+			}
 			if !isFile(args[0]) {
 				a.recordExport(cmd.Context(), api.Export{Workload: p.Workload.ID(), Fingerprint: print, Format: format})
 			}
@@ -77,6 +82,21 @@ func export(p policy.Policy, sel policy.Selection, format, name string) (text []
 		err = usageError{hint.Add(fmt.Errorf("unknown format %q", format), "the formats are oci, spo and systemd")}
 	}
 	return text, print, err
+}
+
+// startsContainers tells whether the policy has the calls of a container runtime: one that was recorded by whittle run needs
+// execve at most.
+func startsContainers(p policy.Policy) bool {
+	for abi, c := range p.ABIs {
+		floor := c.Floor
+		if nr, ok := syscalls.Number(abi, "execve"); ok {
+			floor.Remove(nr)
+		}
+		if !floor.Empty() {
+			return true
+		}
+	}
+	return false
 }
 
 // objectName is the nearest name that Kubernetes takes.
