@@ -138,6 +138,7 @@ type surveyJob struct {
 }
 
 func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
+	began := s.agent.Now()
 	seen := make(map[key]glance, len(j.who))
 	for _, w := range j.who {
 		trace, err := s.agent.Observer.Trace(w.id)
@@ -152,7 +153,11 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 	if j.save {
 		s.save(ctx)
 	}
-	return func(m *model) { m.surveyed(seen) }
+	return func(m *model) {
+		now := s.agent.Now()
+		m.rested = now.Add(surveyRest * now.Sub(began))
+		m.surveyed(seen)
+	}
 }
 
 // glance at one container.

@@ -38,6 +38,7 @@ type model struct {
 	queue      []job             // for the scholar, oldest first
 	events     []api.Event       // not yet handed to the scholar
 	surveying  bool
+	rested     time.Time // when the next survey may begin
 	lastSave   time.Time
 }
 
@@ -53,6 +54,7 @@ type tracked struct {
 	exit   *exitWatch
 	counts map[refusalKey]*refusal
 	calls  map[syscalls.ABI]syscalls.Set // of the service, all phases, at the last survey
+	looked time.Time                     // the last survey
 	gone   bool                          // its exit was seen; the scholar has it
 }
 
@@ -155,23 +157,36 @@ func (m *model) handOverEvents() {
 	}
 }
 
-// survey asks the scholar to look at every container that is learned from, unless it still does.
+// What surveys may cost. The older a container is, the less there is to see in another second; and after a survey that took
+// long, because there are many containers, the next one waits.
+const (
+	surveyAge  = 30 // a container is looked at again after this share of its age
+	surveyRest = 20 // after a survey the scholar has time for other things, this many times as long as it took
+)
+
+// survey asks the scholar to look at the containers that are learned from and were not looked at lately, unless it still
+// does.
 func (m *model) survey() {
-	if m.surveying {
+	now := m.agent.Now()
+	if m.surveying || now.Before(m.rested) {
 		return
 	}
 	var who []subject
 	for _, c := range m.containers {
-		if c.id != 0 && !c.gone && c.view.Mode != api.Enforced {
+		if c.id == 0 || c.gone || c.view.Mode == api.Enforced {
+			continue
+		}
+		if now.Sub(c.looked) >= now.Sub(c.view.Since)/surveyAge {
+			c.looked = now
 			who = append(who, subject{c.key, c.id, c.view.Workload})
 		}
 	}
-	save := m.agent.Now().Sub(m.lastSave) >= m.agent.Save
+	save := now.Sub(m.lastSave) >= m.agent.Save
 	if len(who) == 0 && !save {
 		return
 	}
 	if save {
-		m.lastSave = m.agent.Now()
+		m.lastSave = now
 	}
 	m.surveying = true
 	m.queue = append(m.queue, surveyJob{who: who, save: save})

@@ -92,6 +92,7 @@ type Observer struct {
 	lastUID    uint32
 	dropped    uint64 // denials that the reader of the channel was too slow for
 	peeked     time.Time
+	rested     time.Duration // boot time from which on the next epochs may begin
 }
 
 // objects without the variables: these would map the programs' memory a second time.

@@ -24,6 +24,9 @@ const (
 	epochShare = 60
 	// A reload is marked as over after this time; the learner cuts it by novelty.
 	reloadWindow = 10 * time.Second
+	// Between two peeks passes this many times what one takes, so that many containers make epochs longer and not the
+	// CPU busier.
+	peekRest = 20
 )
 
 // Run peeks at the maps about once a second, begins epochs and reads denials, until ctx is done.
@@ -51,6 +54,9 @@ func (o *Observer) turn() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := bootTime()
+	if now < o.rested {
+		return nil
+	}
 	var due []*container
 	for _, c := range o.containers {
 		age, last := now-c.added, c.epochs[len(c.epochs)-1].at
@@ -62,6 +68,7 @@ func (o *Observer) turn() error {
 		if err := o.peek(); err != nil {
 			return err
 		}
+		o.rested = now + peekRest*(bootTime()-now)
 	}
 	for _, c := range due {
 		stage := observe.Stage(atomic.LoadUint32(&o.shared.containers[c.index].Stage))
