@@ -73,7 +73,7 @@ static __noinline int roll(struct task_state *t, struct container *c, __u32 abi)
 	for (int i = 0; i < WORDS; i++)
 		t->seen[i] = 0;
 	t->abi = abi;
-	t->exact = 64;
+	t->exact = EXACT;
 	t->epoch = c->epoch;
 	t->stage = c->stage;
 	return 0;
@@ -203,15 +203,12 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	} else if (t->exact) {
 		t->exact--;
 		record(t, c, nr, 1);
-	} else if (!(++t->tick & 15)) {
-		record(t, c, nr, 16);
+	} else if (!(++t->tick & (SAMPLE - 1))) {
+		record(t, c, nr, SAMPLE);
 	}
 	if (!(t->burst[nr / 64 & (WORDS - 1)] & bit)) {
-		__u64 mix = (nr + 1) * 0x9E3779B97F4A7C15ull;
-
 		t->burst[nr / 64 & (WORDS - 1)] |= bit;
-		mix ^= mix >> 29;
-		t->hash ^= mix * 0xBF58476D1CE4E5B9ull;
+		t->hash ^= (nr + 1) * 0x9E3779B97F4A7C15ull;
 	}
 
 	what = props[(abi * FAST_NRS + nr) & (PROPS - 1)];
@@ -235,7 +232,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	if (t->birth) {
 		change_cell(t, c);
 		t->birth = 0;
-		t->exact = 64;
+		t->exact = EXACT;
 	}
 	return 0;
 }

@@ -257,21 +257,16 @@ static __noinline int flush_all(struct task_state *t, struct container *c)
 	return 0;
 }
 
-static __noinline int end_burst(struct task_state *t, struct container *c)
+/* A burst that is none of the task's recent ones. */
+static __noinline int other_burst(struct task_state *t, struct container *c)
 {
 	struct burst_key key = {};
 	struct burst fresh = {};
 	struct burst *b;
 	__u32 i;
 
-	if (!t || !c || !t->hash || !t->cell)
+	if (!t || !c || !t->cell)
 		return 0;
-	for (i = 0; i < 4; i++) {
-		if (t->recent[i & 3] == t->hash) {
-			t->pending[i & 3]++;
-			goto out;
-		}
-	}
 	key.hash = t->hash;
 	key.cell = t->cell;
 	key.abi = t->abi;
@@ -280,7 +275,7 @@ static __noinline int end_burst(struct task_state *t, struct container *c)
 	if (!b) {
 		if (c->bursts >= MAX_BURSTS) {
 			lose(c, LOSS_BURST);
-			goto out;
+			return 0;
 		}
 		for (i = 0; i < WORDS; i++)
 			fresh.calls[i] = t->burst[i];
@@ -290,7 +285,7 @@ static __noinline int end_burst(struct task_state *t, struct container *c)
 		b = bpf_map_lookup_elem(&bursts, &key);
 		if (!b) {
 			lose(c, LOSS_BURST);
-			goto out;
+			return 0;
 		}
 	}
 	/* The first of a kind is counted at once, so that a singleton is never waiting in a cache. */
@@ -299,12 +294,31 @@ static __noinline int end_burst(struct task_state *t, struct container *c)
 	i = t->next++ & 3;
 	flush(t, c, i);
 	t->recent[i] = t->hash;
-out:
-	for (i = 0; i < WORDS; i++)
-		t->burst[i] = 0;
-	t->hash = 0;
 	return 0;
 }
+
+static __always_inline void end_burst(struct task_state *t, struct container *c)
+{
+	__u64 hash = t->hash;
+
+	if (!hash)
+		return;
+	if (t->recent[0] == hash)
+		t->pending[0]++;
+	else if (t->recent[1] == hash)
+		t->pending[1]++;
+	else if (t->recent[2] == hash)
+		t->pending[2]++;
+	else if (t->recent[3] == hash)
+		t->pending[3]++;
+	else
+		other_burst(t, c);
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		t->burst[i] = 0;
+	t->hash = 0;
+}
+
 
 /* The task's calls go into another cell from now on. */
 static __always_inline void change_cell(struct task_state *t, struct container *c)

@@ -71,6 +71,8 @@ enum loss {
 	LOSSES,
 };
 
+#define EXACT 64	/* a task's calls in an epoch are counted one by one up to this number */
+#define SAMPLE 64	/* then one in so many, a power of two */
 #define MAX_BURSTS 8192	/* distinct ones a container may have */
 #define MAX_ARGS 512	/* distinct argument values a container may have */
 

@@ -13,10 +13,15 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// BenchmarkCost reports what one getppid costs a process, in ns of its CPU time, the least of several rounds: without any
+// BenchmarkCost reports what a cheap call costs a process, in ns of its CPU time, the least of several rounds: without any
 // program, under an empty program, and with the observer attached, inside an observed container and outside. One iteration
 // measures all variants in turn, so that a machine that changes its speed changes them together.
 func BenchmarkCost(b *testing.B) {
+	b.Run("calls", func(b *testing.B) { benchmarkCost(b) })
+	b.Run("bursts", func(b *testing.B) { benchmarkCost(b, "bursts") })
+}
+
+func benchmarkCost(b *testing.B, args ...string) {
 	loop := buildC(b, "loop.c")
 	g := newCgroup(b)
 	least := map[string]float64{}
@@ -34,8 +39,8 @@ func BenchmarkCost(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		measure("none", exec.Command(loop))
-		withEmpty(b, func() { measure("empty", exec.Command(loop)) })
+		measure("none", exec.Command(loop, args...))
+		withEmpty(b, func() { measure("empty", exec.Command(loop, args...)) })
 		o, err := Open(discard)
 		if err != nil {
 			b.Fatal(err)
@@ -45,15 +50,15 @@ func BenchmarkCost(b *testing.B) {
 			b.Fatal(err)
 		}
 		withoutExit(b, o, func() {
-			measure("outside", exec.Command(loop))
-			measure("observed", g.command(loop))
+			measure("outside", exec.Command(loop, args...))
+			measure("observed", g.command(loop, args...))
 		})
-		measure("outside+exit", exec.Command(loop))
-		measure("observed+exit", g.command(loop))
+		measure("outside+exit", exec.Command(loop, args...))
+		measure("observed+exit", g.command(loop, args...))
 		if _, err := o.Finish(id, true); err != nil {
 			b.Fatal(err)
 		}
-		measure("detached", exec.Command(loop))
+		measure("detached", exec.Command(loop, args...))
 		o.Close()
 	}
 	for name, ns := range least {

@@ -66,7 +66,7 @@ func (e EpochCount) Epoch() uint32 { return uint32(e[0]) }
 func (e EpochCount) Count() uint64 { return e[1] }
 
 // Seen is one call of one cell: in which epochs, about how often. Counts are exact up to about 64 a thread and epoch,
-// sampled one in 16 above. An epoch that user space did not peek in time may be missing between the first and the last;
+// sampled one in 64 above. An epoch that user space did not peek in time may be missing between the first and the last;
 // the first and the last epoch are always there.
 type Seen struct {
 	Call   syscalls.Call `json:"call"`
