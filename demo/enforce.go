@@ -136,7 +136,5 @@ func (d *demo) report(ctx context.Context) error {
 	if i := strings.LastIndex(rest, "\n\n"); i >= 0 {
 		fmt.Fprint(d.out, "  …\n", rest[i+2:])
 	}
-	d.say("Done in %.0f s; nothing is left behind. Next, for your own containers:", time.Since(d.started).Seconds())
-	fmt.Fprintln(d.out, "sudo bin/whittle agent --hooks-dir /etc/containers/oci/hooks.d")
 	return nil
 }

@@ -32,6 +32,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	ctx, cancel := context.WithTimeout(ctx, longest)
+	began := time.Now()
 	err := run(ctx, *whittle)
 	cancel()
 	stop()
@@ -43,6 +44,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "whittle: error:", err)
 		os.Exit(1)
 	}
+	fmt.Printf("\n── Done in %.0f s; nothing is left behind. Next, for your own containers:\n%s\n", time.Since(began).Seconds(),
+		"sudo bin/whittle agent --hooks-dir /etc/containers/oci/hooks.d")
 }
 
 // demo is the private Podman, the agent and what they work on, all below one directory.
@@ -53,7 +56,6 @@ type demo struct {
 	agent   *exec.Cmd
 	client  *api.Client
 	out     io.Writer
-	started time.Time
 }
 
 func run(ctx context.Context, whittle string) (err error) {
@@ -64,12 +66,14 @@ func run(ctx context.Context, whittle string) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{dir: dir, whittle: whittle, out: os.Stdout, started: time.Now()}
+	d := &demo{dir: dir, whittle: whittle, out: os.Stdout}
 	defer func() {
+		interrupted := ctx.Err()
+		if interrupted != nil {
+			err = interrupted // whatever a command made of it
+		}
 		if failed := d.clean(); failed != nil {
-			err = errors.Join(err, fmt.Errorf("clean up %s: %w", dir, failed))
-		} else if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			err = fmt.Errorf("%v; clean up %s: %w", err, dir, failed)
 		}
 	}()
 	for _, step := range []func(context.Context) error{d.prepare, d.learn, d.enforce, d.attack, d.report} {

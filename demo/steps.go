@@ -86,7 +86,7 @@ func (d *demo) start(ctx context.Context, name string, hooks bool, options ...st
 			return "", err
 		}
 	}
-	args = append(args, "run", "-d", "--name", name, "--network", "host", "--env", "PORT="+port)
+	args = append(args, "run", "-d", "--name", name, "--network", "host")
 	args = append(args, options...)
 	// The port is not part of the command line: the same workload runs again on another one.
 	config := d.path(name + ".conf")
@@ -165,7 +165,8 @@ func (d *demo) watch(ctx context.Context) error {
 				note = "◀ settled"
 			}
 			if c.Distinct > 0 && line != last || note != "" {
-				fmt.Fprintf(d.out, "%5.0fs  %s  %s\n", time.Since(begin).Seconds(), line, note)
+				text := fmt.Sprintf("%5.0fs  %s  %s", time.Since(begin).Seconds(), line, note)
+				fmt.Fprintln(d.out, strings.TrimRight(text, " "))
 			}
 			last = line
 			if c.Settled.Settled {
