@@ -73,6 +73,7 @@ func (o *Observer) add(t Target, allowed *Allowed) (*container, error) {
 	c.index = index
 	for _, key := range keys {
 		if err := o.shared.point(key, index); err != nil {
+			o.shared.unpoint(index)
 			o.shared.release(index)
 			return nil, errors.Join(err, o.links.set(&o.objects, o.need()))
 		}
@@ -203,6 +204,11 @@ func (o *Observer) Finish(id ID, ended bool) (observe.Trace, error) {
 	c := o.containers[id]
 	if c == nil {
 		return observe.Trace{}, fmt.Errorf("finish container %d: %w", id, ErrUnknown)
+	}
+	// First nothing more is recorded, then everything is read: what is forgotten was read.
+	o.shared.unpoint(c.index)
+	if !ended {
+		called = time.Now()
 	}
 	err := o.peekSince(called)
 	t := o.trace(c)

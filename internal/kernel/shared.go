@@ -72,8 +72,9 @@ func (s *shared) claim(c bpfContainer) (index uint32, err error) {
 	return 0, ErrFull
 }
 
-// release forgets the container and every key that leads to it, those included that the programs added for cgroups below.
-func (s *shared) release(index uint32) {
+// unpoint removes every key that leads to the container, those included that the programs added for cgroups below. What it
+// has counted stays readable.
+func (s *shared) unpoint(index uint32) {
 	for i := range s.slots {
 		slot := &s.slots[i]
 		key := atomic.LoadUint64(&slot.Key)
@@ -85,6 +86,10 @@ func (s *shared) release(index uint32) {
 		}
 	}
 	s.sweep()
+}
+
+// release forgets a container that no key leads to.
+func (s *shared) release(index uint32) {
 	s.containers[index] = bpfContainer{}
 	s.used[index] = false
 }
