@@ -14,8 +14,9 @@ const (
 func (c *calls) tabulate(r *report) {
 	for _, loop := range []struct{ title, about, suffix string }{
 		{"One system call", fmt.Sprintf("What one getppid costs its process, in ns of its CPU time: the cheapest call there is, so "+
-			"that every ns is seen. Each of %d rounds measures every variant, each as the least of %d × %d calls; the table shows the "+
-			"median and the least over the rounds. The difference is between medians.", callRounds, plain.Rounds, plain.Calls), ""},
+			"that every ns is seen. Each of %d rounds measures what the bars are about one after the other, each as the least of %d × %d calls, "+
+			"and every fourth round the rest; the table shows the median and the least over the rounds. A difference is the median of "+
+			"the differences within a round, or between medians for what was not measured in each.", callRounds, plain.Rounds, plain.Calls), ""},
 		{"One system call of a server", fmt.Sprintf("The same for the calls of a server's request: epoll_pwait, read, write, and so "+
 			"on, which ends a burst with every third call. %d × %d calls.", request.Rounds, request.Calls), ofRequests},
 	} {
@@ -36,13 +37,13 @@ func (c *calls) rows(t *table, suffix string) {
 		}
 		above, verdict := "", ""
 		if over != nil {
-			diff := s.median() - over.median()
+			diff := s.above(over)
 			above = fmt.Sprintf("%+.1f", diff)
 			if judge != nil {
 				verdict = judge(diff)
 			}
 		}
-		t.row(label, ns(s.median()), ns(s.least()), above, fmt.Sprintf("%+.1f", s.median()-none.median()), verdict)
+		t.row(label, ns(s.median()), ns(s.least()), above, fmt.Sprintf("%+.1f", s.above(none)), verdict)
 	}
 	most := func(limit float64) func(float64) string {
 		return func(diff float64) string { return bar(diff <= limit, "at most %+.0f", limit) }
@@ -61,7 +62,7 @@ func (c *calls) rows(t *table, suffix string) {
 	row("another process meanwhile", "unwatched", empty, nil)
 	row("bpftrace, count by cgroup and number", "bpftrace", empty, nil)
 	row("strace -f -c (time, not CPU time)", "strace", empty, nil)
-	ratio := c.costs["detached"+suffix].median() / none.median()
+	ratio := 1 + c.costs["detached"+suffix].above(none)/none.median()
 	t.note("Once nothing learns, a call costs %.3f of what it costs with nothing attached. %s", ratio,
 		bar(ratio <= 1+barDetached && ratio >= 1-barDetached, "1.00 ± %.2f", barDetached))
 	feed := func(name string) float64 { return c.costs[name+suffix].median() }

@@ -44,6 +44,19 @@ func (s series) usable() (n int, clean bool) {
 	return len(s), false
 }
 
+// above is the median of the differences to another series: round by round where both were measured in each round, else
+// between the medians.
+func (s series) above(over series) float64 {
+	var differences series
+	if len(s) == len(over) {
+		for i, x := range s {
+			differences = append(differences, sample{x.value - over[i].value, x.clean && over[i].clean})
+		}
+		return differences.median()
+	}
+	return s.median() - over.median()
+}
+
 func (s series) median() float64 { return median(s.values()) }
 
 func (s series) least() float64 {
