@@ -103,7 +103,10 @@ func TestStoppedAgent(t *testing.T) {
 func TestHookOfHungAgent(t *testing.T) {
 	e := needBusybox(t)
 	d := startAgent(t, "--podman", "", "--hooks-dir", e.HooksDir())
-	d.stop()
+	d.end(unix.SIGKILL) // so that its hooks stay
+	if err := os.Remove(d.socket); err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)

@@ -38,22 +38,17 @@ hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything tha
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := untilSignal(cmd.Context())
 			defer cancel()
-			if hooks != "" {
-				if err := a.writeHooks(hooks); err != nil {
-					return err
-				}
-			}
 			var engines []engine.Engine
 			if podmanSocket != "" {
 				p := podman.New(podmanSocket)
 				defer p.Close()
 				engines = append(engines, p)
 			}
-			return a.runAgent(ctx, logger(a.talk, verbose), engines)
+			return a.runAgent(ctx, logger(a.talk, verbose), engines, hooks)
 		},
 	}
 	cmd.Flags().StringVar(&podmanSocket, "podman", podman.DefaultSocket, "`PATH` of Podman's socket; empty for none")
-	cmd.Flags().StringVar(&hooks, "hooks-dir", "", "write OCI hooks into `DIR`, for podman --hooks-dir")
+	cmd.Flags().StringVar(&hooks, "hooks-dir", "", "write OCI hooks into `DIR` while it runs, for podman --hooks-dir")
 	cmd.Flags().BoolVar(&verbose, "debug", false, "log what a developer would want to know")
 	return cmd
 }
@@ -67,7 +62,7 @@ func logger(w io.Writer, verbose bool) *slog.Logger {
 }
 
 // runAgent opens what the agent needs, cheapest first: what cannot work is known before anything is changed.
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine) (err error) {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine, hooks string) (err error) {
 	if os.Geteuid() != 0 {
 		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
 	}
@@ -99,6 +94,14 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	if err != nil {
 		return err
 	}
+	if hooks != "" {
+		// Last, when nothing else can fail: an agent that does not start must not touch those of one that runs.
+		remove, err := a.writeHooks(hooks)
+		if err != nil {
+			return err
+		}
+		defer remove()
+	}
 	return daemon.Run(ctx)
 }
 
@@ -120,22 +123,35 @@ func withDoctor(err error) error {
 	return hint.Add(err, "whittle doctor says what this host lacks")
 }
 
-func (a *app) writeHooks(dir string) error {
+// writeHooks for the engine's --hooks-dir; remove takes them away again. Without an agent a hook does nothing, and one whose
+// executable is gone keeps every container from starting.
+func (a *app) writeHooks(dir string) (remove func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find this executable: %w", err)
+		return nil, fmt.Errorf("find this executable: %w", err)
 	}
 	socket, err := filepath.Abs(a.socket)
 	if err != nil {
-		return fmt.Errorf("find the socket: %w", err)
+		return nil, fmt.Errorf("find the socket: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the hooks' directory: %w", err)
+		return nil, fmt.Errorf("make the hooks' directory: %w", err)
 	}
-	for name, text := range oci.HookConfig(self, socket) {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			return fmt.Errorf("write a hook: %w", err)
+	var written []string
+	remove = func() {
+		for _, name := range written {
+			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				a.say("the hook %s is left: %v", name, err)
+			}
 		}
 	}
-	return nil
+	for name, text := range oci.HookConfig(self, socket) {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			remove()
+			return nil, fmt.Errorf("write a hook: %w", err)
+		}
+		written = append(written, name)
+	}
+	return remove, nil
 }
