@@ -90,7 +90,7 @@ func TestStoppedAgent(t *testing.T) {
 	c := d.container("survivor", "is learned from", learning)
 	d.stop()
 	p := d.policy(c.WorkloadID) // from the store
-	if p.Complete || !strings.Contains(strings.Join(p.Account.Gaps, " "), "the agent was stopped") || p.Account.Runs != 1 {
+	if p.Complete || !strings.Contains(strings.Join(p.Partial, " "), "the agent was stopped") || p.Account.Runs != 1 {
 		t.Errorf("complete %v, %q, %+v", p.Complete, p.Partial, p.Account)
 	}
 	if got := service(p, syscalls.X86_64).Len(); got < c.Distinct {
@@ -181,7 +181,7 @@ func TestTwoAgents(t *testing.T) {
 	if p.Account.LateRuns != 1 || len(p.Account.Gaps) > 0 || p.ABIs[syscalls.X86_64].Phases[policy.Stop].Empty() {
 		t.Errorf("the end of the other agent was felt: %+v", p.Account)
 	}
-	if q := hooked.policy(a.WorkloadID); q.Account.LateRuns != 0 || len(q.Account.Gaps) != 1 {
+	if q := hooked.policy(a.WorkloadID); q.Account.LateRuns != 1 || len(q.Partial) != 1 {
 		t.Errorf("the first agent's: %+v", q.Account)
 	}
 }

@@ -204,7 +204,10 @@ func (l *lessons) learn(w workload.Workload, t observe.Trace) Lesson {
 	defer l.mu.Unlock()
 	lesson := l.l
 	lesson.Policy.Workload = w
-	lesson.Policy.Account.Gaps = t.Account.Gaps
+	if lesson.Policy.Partial = t.Account.Problems(); len(lesson.Policy.Partial) > 0 {
+		lesson.Policy.Complete = false
+		lesson.Policy.Account.Runs, lesson.Policy.Account.LateRuns = 1, 1
+	}
 	return lesson
 }
 
@@ -525,8 +528,8 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("%d of 20 containers were drained", len(r.obs.finished))
 	}
 	p := r.store.policies[registration("0", 1).Container.Workload.ID()]
-	if len(p.Account.Gaps) != 1 || !strings.Contains(p.Account.Gaps[0], "stopped while the container ran") {
-		t.Errorf("gaps = %q", p.Account.Gaps)
+	if len(p.Partial) != 1 || !strings.Contains(p.Partial[0], "stopped while the container ran") {
+		t.Errorf("partial = %q", p.Partial)
 	}
 	if !r.journaled("agent stops")() || !r.journaled("web-19 is no longer observed")() {
 		t.Errorf("journal:\n%s", strings.Join(r.store.texts(), "\n"))

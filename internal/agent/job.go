@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/kernel"
@@ -83,7 +82,7 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 		}
 	}
 	if j.how.gap != "" {
-		trace.Account.Gaps = append(slices.Clip(trace.Account.Gaps), j.how.gap)
+		trace.Account.Cut = j.how.gap
 	}
 	lesson := s.agent.Learn(j.workload, trace)
 	s.fold(ctx, j.subject, lesson.Policy)

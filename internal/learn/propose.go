@@ -123,7 +123,7 @@ func account(a observe.Account) policy.Account {
 		IOUring:        a.IOUring,
 		Gaps:           slices.Clone(a.Gaps),
 	}
-	if a.Late {
+	if a.Late || a.Cut != "" {
 		sum.LateRuns = 1
 	}
 	for name, n := range a.Losses {

@@ -103,4 +103,10 @@ func estimate(all []Estimate, phase policy.Phase) Estimate {
 	return Estimate{Phase: phase, Lane: observe.LaneService}
 }
 
-func percent(p float64) string { return fmt.Sprintf("%.2g %%", 100*p) }
+// percent with two digits that count; %g alone would write 100 as 1e+02.
+func percent(p float64) string {
+	if p >= 0.1 {
+		return fmt.Sprintf("%.0f %%", 100*p)
+	}
+	return fmt.Sprintf("%.2g %%", 100*p)
+}

@@ -25,6 +25,9 @@ func (a Account) Problems() []string {
 		}
 		problems = append(problems, problem)
 	}
+	if a.Cut != "" {
+		problems = append(problems, "observation ended before the container did: "+a.Cut)
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.Losses)) {
 		if n := a.Losses[name]; n > 0 {
 			problems = append(problems, fmt.Sprintf("records were lost: %s %d", name, n))

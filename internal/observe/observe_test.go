@@ -162,6 +162,7 @@ func TestProblems(t *testing.T) {
 		{"not drained", Account{Recorded: 2, Drained: 1}, "the kernel recorded 2 calls and 1 were read", true, true},
 		{"unknown numbers", Account{UnknownNumbers: 3}, "3 calls had numbers that no kernel has", false, false},
 		{"io_uring", Account{IOUring: true}, "io_uring was used: its operations are seen by no filter and no observer", false, false},
+		{"cut", Account{Cut: "the agent was stopped"}, "observation ended before the container did: the agent was stopped", false, false},
 		{"gap", Account{Gaps: []string{"the agent restarted"}}, "gap: the agent restarted", true, true},
 	}
 	for _, tt := range tests {

@@ -125,7 +125,9 @@ type Account struct {
 	Drained  uint64 `json:"drained"`
 	// IOUring is true when the container set up an io_uring, whose operations no filter and no tracepoint sees.
 	IOUring bool `json:"io_uring,omitempty"`
-	// Gaps says in words what else is known to be missing (an agent's restart, a crash).
+	// Cut is why observation ended before the container did, if that was not because enough had been seen.
+	Cut string `json:"cut,omitempty"`
+	// Gaps says in words what else is known to be missing while it was observed.
 	Gaps []string `json:"gaps,omitempty"`
 }
 

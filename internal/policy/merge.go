@@ -15,7 +15,7 @@ import (
 
 // Merge is what a and b allow together: replicas and restarts of a workload add. Nothing that either allows, with whatever
 // arguments, is refused by the result, and it is complete only if both are, with one exception: a run that was observed
-// late, and missed nothing else, does not make a policy partial that another run has seen from its start.
+// late or not to its end, and missed nothing else, does not make a policy partial that has a whole run behind it.
 //
 // Merging is commutative and, but for the estimates and words of Settled, associative, and merging a policy with itself
 // changes its counts only. The result is in normal form and independent of both.
@@ -76,12 +76,18 @@ func mergeAccount(a, b Account) Account {
 	}
 }
 
-// LateReason begins the reason for which a policy is partial when none of its containers was observed from its start.
-const LateReason = "observation began "
+// LateReason and CutReason begin the reasons for which a policy is partial when none of its containers was observed from
+// its first call to its last.
+const (
+	LateReason = "observation began "
+	CutReason  = "observation ended "
+)
 
-func isLate(reason string) bool { return strings.HasPrefix(reason, LateReason) }
+func isLate(reason string) bool {
+	return strings.HasPrefix(reason, LateReason) || strings.HasPrefix(reason, CutReason)
+}
 
-// sound policies missed nothing but, at most, the start of a container.
+// sound policies missed nothing but, at most, the start or the end of a container.
 func sound(p Policy) bool {
 	other := func(reason string) bool { return !isLate(reason) }
 	return p.Complete || len(p.Partial) > 0 && !slices.ContainsFunc(p.Partial, other)

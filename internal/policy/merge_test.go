@@ -237,6 +237,7 @@ func TestMergeOfRunsThatBeganLate(t *testing.T) {
 	reads := &Calls{Phases: map[Phase]syscalls.Set{Run: syscalls.SetOf(0)}}
 	whole := Policy{Complete: true, Account: Account{Runs: 1}, Settled: Settled{Settled: true, PUnseen: 0.001},
 		ABIs: map[syscalls.ABI]*Calls{syscalls.X86_64: reads}}
+	cut := Policy{Partial: []string{CutReason + "before the container did"}, Account: Account{Runs: 1, LateRuns: 1}, ABIs: whole.ABIs}
 	late := Policy{Partial: []string{LateReason + "2s after the start"}, Account: Account{Runs: 1, LateRuns: 1},
 		Settled: Settled{PUnseen: 0.5}, ABIs: whole.ABIs}
 	lost := Policy{Partial: []string{"records were lost"}, Account: Account{Runs: 1}}
@@ -247,6 +248,8 @@ func TestMergeOfRunsThatBeganLate(t *testing.T) {
 	}{
 		{"late and whole", late, whole, true, true},
 		{"late and late", late, late, false, false},
+		{"late and cut", late, cut, false, false},
+		{"cut and whole", cut, whole, true, true},
 		{"late and lost", late, lost, false, false},
 		{"lost and whole", lost, whole, false, true},
 		{"whole with late with late", Merge(whole, late), late, true, true},

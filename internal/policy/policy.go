@@ -123,7 +123,7 @@ type ArgRule struct {
 // Account sums what the observations behind a policy may have missed.
 type Account struct {
 	Runs           int               `json:"runs"`      // containers that were observed
-	LateRuns       int               `json:"late_runs"` // of them already running when observation began
+	LateRuns       int               `json:"late_runs"` // of them not observed from their first call to their last
 	Losses         map[string]uint64 `json:"losses,omitempty"`
 	UnknownNumbers uint64            `json:"unknown_numbers,omitempty"`
 	Recorded       uint64            `json:"recorded"`
