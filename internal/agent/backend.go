@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/whittle-sec/whittle/internal/api"
@@ -19,14 +20,24 @@ func (a *Agent) Status(ctx context.Context) (s api.Status, err error) {
 }
 
 // Register a container that its hook told of, before its first call. It is observed when Register returns nil.
-func (a *Agent) Register(ctx context.Context, r api.Registration) error {
-	return a.ask(ctx, func(m *model) error { return m.register(r, false) })
+func (a *Agent) Register(ctx context.Context, by api.Peer, r api.Registration) error {
+	owner := uint32(0)
+	if !by.Privileged() {
+		owner = by.UID
+		if err := claim(&r.Container, owner); err != nil {
+			return err
+		}
+	}
+	return a.ask(ctx, func(m *model) error { return m.register(r, owner, false) })
 }
 
 // Gone tells that a container was deleted.
-func (a *Agent) Gone(ctx context.Context, g api.Gone) error {
+func (a *Agent) Gone(ctx context.Context, by api.Peer, g api.Gone) error {
 	return a.ask(ctx, func(m *model) error {
 		if c := m.containers[key{g.Engine, g.ID}]; c != nil && !c.gone {
+			if !by.Privileged() && c.owner != by.UID {
+				return fmt.Errorf("%w: container %s is not one of user %d", api.ErrForbidden, c.view.Name, by.UID)
+			}
 			m.finish(c, ending{ended: true})
 		}
 		return nil
@@ -86,7 +97,7 @@ func (a *Agent) RecordExport(ctx context.Context, e api.Export) error {
 	}
 	return a.ask(ctx, func(m *model) error {
 		m.exported[e.Fingerprint] = e.Workload
-		m.event(kindExported, nil, "a profile of "+e.Workload+" was exported as "+e.Format)
+		m.workloadEvent(kindExported, e.Workload, "a profile of "+e.Workload+" was exported as "+e.Format)
 		return nil
 	})
 }

@@ -122,7 +122,7 @@ func (a *Agent) found(ctx context.Context, c engine.Container) {
 		a.Log.Warn("a container's profile cannot be read", "container", c.ID, "err", err)
 	}
 	r.Profile = profile
-	err = a.ask(ctx, func(m *model) error { return m.register(r, true) })
+	err = a.ask(ctx, func(m *model) error { return m.register(r, 0, true) })
 	if err != nil && ctx.Err() == nil {
 		a.Log.Error("register a container", "container", c.ID, "err", err)
 	}

@@ -28,6 +28,9 @@ const (
 	kindExported = "exported"
 )
 
+// Kinds of events in the journal.
+var Kinds = []string{kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem}
+
 // model of the containers. Only the owner touches it.
 type model struct {
 	agent      *Agent
@@ -49,6 +52,7 @@ type key struct{ engine, id string }
 type tracked struct {
 	key
 	reg    api.Registration
+	owner  uint32 // who registered it: 0 for root, and for what an engine told
 	view   api.Container
 	id     kernel.ID // 0 when it is not observed
 	exit   *exitWatch
@@ -148,6 +152,12 @@ func (m *model) event(kind string, c *tracked, text string) {
 	}
 	m.events = append(m.events, e)
 	m.agent.Log.Info(text, "kind", kind, "container", e.Container, "workload", e.Workload)
+}
+
+// workloadEvent happens to a workload and to no container of it.
+func (m *model) workloadEvent(kind, workloadID, text string) {
+	m.events = append(m.events, api.Event{Time: m.agent.Now(), Kind: kind, Workload: workloadID, Text: text})
+	m.agent.Log.Info(text, "kind", kind, "workload", workloadID)
 }
 
 func (m *model) handOverEvents() {

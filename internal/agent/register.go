@@ -16,13 +16,47 @@ import (
 // maxContainers bounds the model: more than any node runs, less than hurts.
 const maxContainers = 20_000
 
-// register a container and have it observed. late says that it was already running.
-func (m *model) register(r api.Registration, late bool) error {
+// claim checks that a container is this user's own, and puts what the kernel says in the place of what the user says:
+// whoever may name any pid, cgroup or mount namespace could have the rest of the host taken for a container.
+//
+// The mount namespace is the key then. The cgroup need not be the container's own (it may be that of the session, or of a
+// service that runs programs of other users, too).
+func claim(c *engine.Container, uid uint32) error {
+	if c.PID <= 0 {
+		return fmt.Errorf("%w: a container needs a pid", api.ErrInvalid)
+	}
+	p, err := process.Open(c.PID)
+	if errors.Is(err, process.ErrGone) {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	owner, err := p.Owner()
+	if err != nil { // who cannot be told is not this user
+		return fmt.Errorf("%w: %w", api.ErrForbidden, err)
+	}
+	if owner != uid {
+		return fmt.Errorf("%w: process %d is not in a container of user %d", api.ErrForbidden, c.PID, uid)
+	}
+	c.CgroupID = 0
+	if c.MountNS, err = p.MountNS(); err != nil {
+		return err
+	}
+	return p.Alive()
+}
+
+// register a container and have it observed. owner is the user it belongs to; late says that it was already running.
+func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	rc := &r.Container
 	k := key{rc.Engine, rc.ID}
 	if old := m.containers[k]; old != nil && !old.gone {
 		if old.reg.Container.PID == rc.PID {
 			return nil // the hook was faster than the engine's event, or the other way round
+		}
+		if owner != 0 && old.owner != owner {
+			return fmt.Errorf("%w: container %s is not one of user %d", api.ErrForbidden, old.view.Name, owner)
 		}
 		m.finish(old, ending{ended: true}) // it was restarted, and its end went unnoticed
 	}
@@ -34,7 +68,7 @@ func (m *model) register(r api.Registration, late bool) error {
 	case m.agent.self.is(*rc):
 		return nil
 	}
-	c := &tracked{key: k, reg: r, counts: map[refusalKey]*refusal{}}
+	c := &tracked{key: k, reg: r, owner: owner, counts: map[refusalKey]*refusal{}}
 	c.view = api.Container{
 		Container: rc.Container, WorkloadID: rc.Workload.ID(), WorkloadName: rc.Workload.Name(),
 		Mode: api.Learning, Since: m.agent.Now(), Late: late,

@@ -50,8 +50,14 @@ func (f *fake) Events(_ context.Context, q EventQuery) ([]Event, error) {
 func (f *fake) Import(context.Context, policy.Policy, string) error { return nil }
 func (f *fake) RecordExport(context.Context, Export) error          { return nil }
 func (f *fake) Status(context.Context) (Status, error)              { return Status{PID: 7}, nil }
-func (f *fake) Gone(context.Context, Gone) error                    { return errors.New("broken") }
-func (f *fake) Register(_ context.Context, r Registration) error    { f.registered <- r; return nil }
+func (f *fake) Gone(context.Context, Peer, Gone) error              { return errors.New("broken") }
+func (f *fake) Register(_ context.Context, by Peer, r Registration) error {
+	if by.PID != os.Getpid() || !by.Privileged() {
+		return fmt.Errorf("%w: %+v", ErrForbidden, by)
+	}
+	f.registered <- r
+	return nil
+}
 func (f *fake) Follow(ctx context.Context, after int64, send func(Event) error) error {
 	for _, e := range f.events[after:] {
 		if err := send(e); err != nil {

@@ -13,6 +13,8 @@ import (
 var (
 	ErrNotFound = errors.New("not found")
 	ErrInvalid  = errors.New("invalid request")
+	// ErrForbidden is for what a peer may not do although it may talk to the agent.
+	ErrForbidden = errors.New("not allowed")
 )
 
 // Reader is the stored state. The agent serves it through the socket; commands read it from the store where no agent runs.
@@ -39,9 +41,10 @@ type Backend interface {
 	Reader
 	Writer
 	Status(ctx context.Context) (Status, error)
-	// Register returns when no later call of the container is missed.
-	Register(ctx context.Context, r Registration) error
-	Gone(ctx context.Context, g Gone) error
+	// Register returns when no later call of the container is missed. A peer that is not Privileged speaks of its own
+	// containers only.
+	Register(ctx context.Context, by Peer, r Registration) error
+	Gone(ctx context.Context, by Peer, g Gone) error
 	// Follow calls send with each new event until ctx is done or send fails.
 	Follow(ctx context.Context, after int64, send func(Event) error) error
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -71,6 +72,9 @@ func peerGroups(fd uintptr) ([]uint32, error) {
 		return groups, nil
 	}
 }
+
+// Privileged peers are root and the user the agent itself runs as. The others are members of the group.
+func (p Peer) Privileged() bool { return p.UID == 0 || p.UID == uint32(os.Geteuid()) }
 
 // mayTalk tells whether a peer may use the socket: root, the user the agent itself runs as, and the group's members.
 func (p Peer) mayTalk(self uint32, group uint32, hasGroup bool) bool {

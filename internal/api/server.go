@@ -85,8 +85,8 @@ func (s *Server) Handler() http.Handler {
 		return s.Backend.Import(ctx, in.Policy, in.Why)
 	}))
 	mux.HandleFunc("POST /v1/exports", post(s, s.Backend.RecordExport))
-	mux.HandleFunc("POST /v1/containers", post(s, s.Backend.Register))
-	mux.HandleFunc("POST /v1/containers/gone", post(s, s.Backend.Gone))
+	mux.HandleFunc("POST /v1/containers", post(s, byPeer(s.Backend.Register)))
+	mux.HandleFunc("POST /v1/containers/gone", post(s, byPeer(s.Backend.Gone)))
 	mux.HandleFunc("GET /v1/events", s.get(s.events))
 	mux.HandleFunc("GET /v1/events/follow", s.follow)
 	mux.HandleFunc("/", s.get(func(r *http.Request) (any, error) {
@@ -144,6 +144,17 @@ func post[T any](s *Server, f func(context.Context, T) error) http.HandlerFunc {
 			return
 		}
 		answer(w, http.StatusOK, struct{}{})
+	}
+}
+
+// byPeer tells f who asks; guard has seen to it that this is known.
+func byPeer[T any](f func(context.Context, Peer, T) error) func(context.Context, T) error {
+	return func(ctx context.Context, in T) error {
+		p, ok := ctx.Value(peerKey{}).(Peer)
+		if !ok {
+			return fmt.Errorf("%w: who asks is unknown", ErrForbidden)
+		}
+		return f(ctx, p, in)
 	}
 }
 
@@ -207,6 +218,9 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrNotFound):
 		code = http.StatusNotFound
+	case errors.Is(err, ErrForbidden):
+		code = http.StatusForbidden
+		s.Log.Warn("refused a request", "err", err)
 	case errors.As(err, &tooLarge):
 		code = http.StatusRequestEntityTooLarge
 	case errors.Is(err, ErrInvalid):

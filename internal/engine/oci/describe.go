@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func Describe(s State) (engine.Container, *specs.Spec, error) {
 			return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
 		}
 	}
-	if c.CgroupID, err = p.CgroupID(); err != nil {
+	if c.CgroupID, err = ownCgroup(p); err != nil {
 		return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
 	}
 	if c.MountNS, err = p.MountNS(); err != nil {
@@ -64,6 +65,25 @@ func Describe(s State) (engine.Container, *specs.Spec, error) {
 	}
 	c.PID = s.Pid
 	return c, spec, nil
+}
+
+// ownCgroup is 0 where the container was left in the cgroup of its runtime (crun's --cgroups=disabled, rootless runc on some
+// hosts): what else runs there, which may be a whole login session, is not the container.
+func ownCgroup(p *process.Process) (uint64, error) {
+	hook, err := process.Open(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	defer hook.Close()
+	around, err := hook.CgroupID()
+	if err != nil {
+		return 0, err
+	}
+	id, err := p.CgroupID()
+	if err != nil || id == around {
+		return 0, err
+	}
+	return id, nil
 }
 
 // fromSpec takes what the bundle itself says. The State's annotations are a copy of the spec's.

@@ -107,6 +107,12 @@ func underPodman(t *testing.T, runtime string) {
 	}
 	volatile(t, bedtest.Podman(t, e, "run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined",
 		bedtest.Busybox, "/bin/sh", "-c", "echo unconfined"), notices)
+	if runtime == "crun" { // runc knows no such thing
+		id = bedtest.Podman(t, e, "run", "--detach", "--network", "none", "--cgroups", "disabled", bedtest.Busybox, "/bin/sh", "-c", "exit")
+		if c := read(CreateRuntime, id).Container; c.CgroupID != 0 || c.MountNS == 0 {
+			t.Errorf("without a cgroup of its own it is described as %+v", c)
+		}
+	}
 }
 
 // volatile checks the notice of the container that ended by itself.

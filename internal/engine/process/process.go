@@ -64,6 +64,26 @@ func (p *Process) MountNS() (uint64, error) {
 	return inode(p.proc("ns/mnt"))
 }
 
+// Owner is the user who made the user namespace that the process's mount namespace belongs to: 0 unless it is a rootless
+// container's (or that of whatever else a user may start in namespaces of its own).
+func (p *Process) Owner() (uint32, error) {
+	mnt, err := os.Open(p.proc("ns/mnt"))
+	if err != nil {
+		return 0, fmt.Errorf("open the mount namespace of process %d: %w", p.PID, err)
+	}
+	defer mnt.Close()
+	user, err := unix.IoctlRetInt(int(mnt.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the user namespace of process %d: %w", p.PID, err)
+	}
+	defer unix.Close(user)
+	uid, err := unix.IoctlGetUint32(user, unix.NS_GET_OWNER_UID)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the owner of process %d's user namespace: %w", p.PID, err)
+	}
+	return uid, nil
+}
+
 // Cgroup is the path of the process's cgroup in the v2 hierarchy, as this process's cgroup namespace shows it.
 func (p *Process) Cgroup() (string, error) {
 	data, err := os.ReadFile(p.proc("cgroup"))
