@@ -54,8 +54,11 @@ func identify(c *engine.Container, in inspection) error {
 	if want := in.State.CgroupPath; want != "" && cgroup != want && !strings.HasPrefix(cgroup, want+"/") {
 		return process.ErrGone
 	}
-	if c.CgroupID, err = p.CgroupID(); err != nil {
-		return err
+	// Without a cgroup of its own it runs in somebody's (a login session's, say), and the rest of that is not the container.
+	if in.State.CgroupPath != "" {
+		if c.CgroupID, err = p.CgroupID(); err != nil {
+			return err
+		}
 	}
 	if c.MountNS, err = p.MountNS(); err != nil {
 		return err
