@@ -185,11 +185,11 @@ func printScore(w io.Writer, s score) error {
 	known := len(s.Neutralised) + len(s.Exposed)
 	checked := ""
 	if s.Checked > 0 {
-		checked = fmt.Sprintf(", %d of them with some arguments only", s.Checked)
+		checked = fmt.Sprintf(" (%d with some arguments only)", s.Checked)
 	}
-	_, err := fmt.Fprintf(w, `calls allowed     %4d of the engine's default %d%s
+	_, err := fmt.Fprintf(w, `calls allowed     %4d%s; the engine's default allows %d
 CVEs neutralised  %4d of %d; the engine's default neutralises %d
-`, s.Allowed, s.DefaultAllowed, checked, len(s.Neutralised), known, s.DefaultNeutralised)
+`, s.Allowed, checked, s.DefaultAllowed, len(s.Neutralised), known, s.DefaultNeutralised)
 	if err == nil && len(s.Added) > 0 {
 		_, err = fmt.Fprintf(w, "allowed here and not by the default: %s\n", words(s.Added))
 	}

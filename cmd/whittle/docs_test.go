@@ -55,7 +55,6 @@ func TestExamplesParse(t *testing.T) {
 	for _, line := range examples(t, newRoot(&app{out: io.Discard, talk: io.Discard})) {
 		t.Run(line, func(t *testing.T) {
 			root := newRoot(&app{out: io.Discard, talk: io.Discard})
-			root.InitDefaultCompletionCmd("bash")
 			cmd, args, err := root.Find(strings.Fields(line)[1:])
 			if err != nil {
 				t.Fatal(err)

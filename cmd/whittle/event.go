@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -22,10 +26,17 @@ func newEvent(a *app) *cobra.Command {
 func newEventList(a *app) *cobra.Command {
 	var q api.EventQuery
 	cmd := &cobra.Command{
-		Use:   "list [WORKLOAD]",
-		Short: "print the latest events, oldest first",
-		Args:  cobra.MaximumNArgs(1),
+		Use:               "list [WORKLOAD]",
+		Short:             "print the latest events, oldest first",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.Kind != "" && !slices.Contains(agent.Kinds, q.Kind) {
+				return usageError{hint.Add(fmt.Errorf("unknown kind %q", q.Kind), "the kinds are "+strings.Join(agent.Kinds, ", "))}
+			}
+			if q.Limit < 1 {
+				return usageError{fmt.Errorf("--limit %d: at least one event", q.Limit)}
+			}
 			s, err := a.stored(cmd.Context())
 			if err != nil {
 				return err

@@ -3,19 +3,23 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/policy"
 )
 
 func newPolicyDiff(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "diff OLD NEW",
-		Short: "what NEW has that OLD has not, and the other way round",
-		Long:  "Compare two policies: each a workload, a workload and a version of its history (redis-1f2e@3), or a file.",
-		Args:  cobra.ExactArgs(2),
+		Use:               "diff OLD NEW",
+		Short:             "what NEW has that OLD has not, and the other way round",
+		Long:              "Compare two policies: each a workload, a workload and a version of its history (redis-1f2e@3), or a file.",
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completeWorkloads(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			before, err := a.versioned(cmd, args[0])
 			if err != nil {
@@ -57,5 +61,9 @@ func (a *app) versioned(cmd *cobra.Command, ref string) (policy.Policy, error) {
 		return policy.Policy{}, err
 	}
 	defer s.Close()
-	return s.PolicyVersion(cmd.Context(), name, version)
+	p, err := s.PolicyVersion(cmd.Context(), name, version)
+	if errors.Is(err, api.ErrNotFound) {
+		return p, hint.Add(fmt.Errorf("version %d of %q: not found", version, oneLine(name)), a.command("policy history "+oneLine(name))+" lists the versions")
+	}
+	return p, err
 }

@@ -14,10 +14,11 @@ import (
 
 func newPolicyExplain(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "explain WORKLOAD|FILE CALL",
-		Short: "why a call is allowed or not, in plain words",
-		Long:  "Say why a call is allowed or not. CALL is a name, or ABI:NAME for another ABI than the host's (i386:writev).",
-		Args:  cobra.ExactArgs(2),
+		Use:               "explain WORKLOAD|FILE CALL",
+		Short:             "why a call is allowed or not, in plain words",
+		Long:              "Say why a call is allowed or not. CALL is a name, or ABI:NAME for another ABI than the host's (i386:writev).",
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			call, err := parseCall(args[1])
 			if err != nil {

@@ -24,7 +24,8 @@ func newPolicyExport(a *app) *cobra.Command {
 		Example: `  whittle policy export redis-1f2e > redis.json && podman run --security-opt seccomp=redis.json redis
   whittle policy export redis-1f2e --format spo | kubectl apply -f -
   whittle policy export policy.json --format systemd > /etc/systemd/system/redis.service.d/whittle.conf`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sel, err := selection(phases, lane)
 			if err != nil {
@@ -118,15 +119,15 @@ func (a *app) warnExport(p policy.Policy, sel policy.Selection) {
 		a.say("note: the policy is partial, so the profile may refuse what the workload needs: %s", oneLine(strings.Join(p.Partial, "; ")))
 	}
 	if !p.Settled.Settled {
-		a.say("note: learning has not settled: %s", oneLine(p.Settled.Reason))
+		a.say("%s", strings.TrimSuffix("note: learning has not settled: "+oneLine(p.Settled.Reason), ": "))
 	}
 	if sel.Exec {
 		return
 	}
 	for abi, c := range p.ABIs {
 		if missing := c.Exec.Minus(policy.AllowedSet(p, sel, abi)); !missing.Empty() {
-			a.say("note: exec or a health check was seen to need %d more calls (%s); --lane exec includes them",
-				missing.Len(), words(missing.Names(abi)))
+			a.say("note: exec or a health check was seen to need %s (%s); --lane exec includes them",
+				count(missing.Len(), "more call"), words(missing.Names(abi)))
 		}
 	}
 }

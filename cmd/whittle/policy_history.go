@@ -11,9 +11,10 @@ import (
 
 func newPolicyHistory(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "history WORKLOAD",
-		Short: "list the versions of a policy",
-		Args:  cobra.ExactArgs(1),
+		Use:               "history WORKLOAD",
+		Short:             "list the versions of a policy",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.stored(cmd.Context())
 			if err != nil {

@@ -19,9 +19,10 @@ import (
 
 func newPolicyShow(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show WORKLOAD|FILE",
-		Short: "the calls of each phase, the account, and what it is worth",
-		Args:  cobra.ExactArgs(1),
+		Use:               "show WORKLOAD|FILE",
+		Short:             "the calls of each phase, the account, and what it is worth",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := a.whole(cmd, args[0])
 			if err != nil {
@@ -63,8 +64,8 @@ func showAccount(w io.Writer, p policy.Policy) {
 	for _, why := range p.Partial {
 		fmt.Fprintf(w, "\t- %s\n", oneLine(why))
 	}
-	fmt.Fprintf(w, "observed\t%d containers, %d of them late; %d records made, %d read\n",
-		p.Account.Runs, p.Account.LateRuns, p.Account.Recorded, p.Account.Drained)
+	fmt.Fprintf(w, "observed\t%s, %d of them in part; %s made, %d read\n",
+		count(p.Account.Runs, "container"), p.Account.LateRuns, count(p.Account.Recorded, "record"), p.Account.Drained)
 	if p.Account.IOUring {
 		fmt.Fprintf(w, "\tit uses io_uring, whose operations no filter sees\n")
 	}
@@ -72,8 +73,9 @@ func showAccount(w io.Writer, p policy.Policy) {
 	if p.Settled.Settled {
 		settled = "yes"
 	}
-	fmt.Fprintf(w, "settled\t%s: an unseen call is in the next burst with p ≤ %.2g, in the next epoch with p ≤ %.2g (%d bursts, %d epochs)\n",
-		settled, p.Settled.PUnseen, p.Settled.PUnseenEpoch, p.Settled.Bursts, p.Settled.Epochs)
+	fmt.Fprintf(w, "settled\t%s: an unseen call is in the next burst with p ≤ %.2g, in the next epoch with p ≤ %.2g (%s, %s)\n",
+		settled, p.Settled.PUnseen, p.Settled.PUnseenEpoch,
+		count(p.Settled.Bursts, "burst"), count(p.Settled.Epochs, "epoch"))
 	if p.Settled.Reason != "" {
 		fmt.Fprintf(w, "\t%s\n", oneLine(p.Settled.Reason))
 	}

@@ -52,6 +52,7 @@ It starts with one of these:
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(newRun(a), newAgent(a), newStatus(a), newPolicy(a), newEvent(a), newAudit(a), newDoctor(a),
 		newVersion(a), newMan(a), newHook(a), newExecUnder(a))
+	addCompletion(root)
 	return root
 }
 
@@ -76,8 +77,28 @@ func (a *app) printJSON(v any) error {
 	return nil
 }
 
+// count of things: "1 run", "2 runs".
+func count[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // table of aligned columns. The caller flushes it.
 func (a *app) table() *tabwriter.Writer { return tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0) }
+
+// command to type next, for the same agent and state.
+func (a *app) command(words string) string {
+	s := "whittle " + words
+	if a.state != defaultState {
+		s += " --state " + a.state
+	}
+	if a.socket != api.DefaultSocket {
+		s += " --socket " + a.socket
+	}
+	return s
+}
 
 // say something that is not a result.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.talk, "whittle: "+format+"\n", args...) }

@@ -31,9 +31,16 @@ more instead. With --record and --policy a file takes the place of the store.`,
 		Example: `  sudo whittle run --record policy.json -- redis-server --port 7777
   sudo whittle run --policy policy.json -- redis-server --port 7777
   sudo whittle run -- ./batch-job        # learns; the next time it is enforced`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("no command was given")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case f.learn && f.record+f.policy != "":
+				return usageError{errors.New("--learn adds to what is stored: it does not go with --record or --policy")}
 			case f.record != "" && f.policy != "":
 				return usageError{errors.New("--record learns and --policy enforces: give one of them")}
 			case f.record != "":

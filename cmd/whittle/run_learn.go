@@ -49,6 +49,9 @@ func (a *app) record(ctx context.Context, args []string, f runFlags) error {
 		return err
 	}
 	// A file that cannot be written is known before the command has run for hours.
+	if info, err := os.Stat(f.record); err == nil && info.IsDir() {
+		return fmt.Errorf("write the policy: %s is a directory", f.record)
+	}
 	out, err := os.CreateTemp(filepath.Dir(f.record), "."+filepath.Base(f.record)+".*")
 	if err != nil {
 		return fmt.Errorf("write the policy: %w", err)
@@ -76,7 +79,7 @@ func writeAtomically(f *os.File, text []byte, name string) error {
 }
 
 func summary(p policy.Policy) string {
-	s := fmt.Sprintf("learned %d calls", countCalls(p))
+	s := "learned " + count(countCalls(p), "call")
 	if p.Complete {
 		return s + ", complete"
 	}
@@ -174,7 +177,7 @@ func (a *app) runStored(ctx context.Context, args []string, f runFlags) error {
 		return err
 	}
 	if known != nil && known.Complete && !f.learn {
-		a.say("enforcing what was learned in %d runs: %d calls (--learn learns more)", known.Account.Runs, countCalls(*known))
+		a.say("enforcing what was learned in %s: %s (--learn learns more)", count(known.Account.Runs, "run"), count(countCalls(*known), "call"))
 		return a.enforce(ctx, args, *known, f)
 	}
 	switch {
@@ -192,7 +195,7 @@ func (a *app) runStored(ctx context.Context, args []string, f runFlags) error {
 	if err := a.importLearned(ctx, p); err != nil {
 		return err
 	}
-	a.say("%s; whittle policy show %s", summary(p), p.Workload.Name())
+	a.say("%s; %s", summary(p), a.command("policy show "+p.Workload.Name()))
 	return ended.err()
 }
 

@@ -63,6 +63,9 @@ func (a *app) policy(ctx context.Context, ref string) (policy.Policy, error) {
 	if isFile(ref) {
 		return readPolicy(ref)
 	}
+	if ref == "" {
+		return policy.Policy{}, usageError{errors.New("the name of the workload is empty")}
+	}
 	s, err := a.stored(ctx)
 	if err != nil {
 		return policy.Policy{}, err

@@ -20,9 +20,10 @@ import (
 func newStatus(a *app) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "status [WORKLOAD|CONTAINER]",
-		Short: "what the agent does with each container",
-		Args:  cobra.MaximumNArgs(1),
+		Use:               "status [WORKLOAD|CONTAINER]",
+		Short:             "what the agent does with each container",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := api.NewClient(a.socket)
 			defer client.Close()
@@ -55,7 +56,7 @@ func statusOf(ctx context.Context, client *api.Client, one string) (api.Status, 
 	}
 	var match []api.Container
 	for _, c := range s.Containers {
-		if c.Name == one || c.WorkloadName == one || strings.HasPrefix(c.WorkloadID, one) || strings.HasPrefix(c.ID, one) {
+		if isCalled(c, one) {
 			match = append(match, c)
 		}
 	}
@@ -65,6 +66,12 @@ func statusOf(ctx context.Context, client *api.Client, one string) (api.Status, 
 	}
 	s.Containers = match
 	return s, nil
+}
+
+// isCalled tells whether a container's name, or the beginning of an ID or of its workload's name, is this.
+func isCalled(c api.Container, one string) bool {
+	return one != "" && (c.Name == one || strings.HasPrefix(c.WorkloadName, one) || strings.HasPrefix(c.WorkloadID, one) ||
+		strings.HasPrefix(c.ID, one))
 }
 
 // watchStatus redraws on a terminal. In a pipe it prints a line whenever a container's changes.
@@ -189,7 +196,9 @@ func statusRow(c api.Container) []string {
 	if more {
 		note += " …" // printStatus has it whole when it is asked about one container
 	}
-	if c.Late {
+	if c.Late && c.Mode == api.Enforced {
+		note = strings.TrimPrefix(note+"; what was refused before the agent ran is unknown", "; ")
+	} else if c.Late {
 		note = strings.TrimPrefix(note+"; partial: it ran before the agent did", "; ")
 	}
 	return []string{c.Name, c.WorkloadName, string(c.Mode), phase, calls, unseen, fmt.Sprint(refused), note}

@@ -147,6 +147,14 @@ func decode(text []byte, into any) error {
 	return nil
 }
 
+// within a field; nothing where the whole document is meant.
+func within(field string) string {
+	if field == "" {
+		return ""
+	}
+	return printable(field) + ": "
+}
+
 func jsonError(text []byte, err error) error {
 	var (
 		syntax *json.SyntaxError
@@ -156,7 +164,7 @@ func jsonError(text []byte, err error) error {
 	case errors.As(err, &syntax):
 		return bad(fmt.Sprintf("line %d", line(text, syntax.Offset)), "", "not JSON: %s", printable(syntax.Error()))
 	case errors.As(err, &kind):
-		return bad(fmt.Sprintf("line %d", line(text, kind.Offset)), "", "%s: got a JSON %s", printable(kind.Field), printable(kind.Value))
+		return bad(fmt.Sprintf("line %d", line(text, kind.Offset)), "", "%sgot a JSON %s", within(kind.Field), printable(kind.Value))
 	}
 	message := strings.TrimPrefix(err.Error(), "json: ")
 	if key, ok := strings.CutPrefix(message, "unknown field "); ok {

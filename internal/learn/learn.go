@@ -125,7 +125,7 @@ func sets(t observe.Trace, cut Cut) Sets {
 }
 
 func notes(t observe.Trace, r Result) (notes []string) {
-	if !r.Cut.has(policy.Stop) {
+	if r.Cut.has(policy.Run) && !r.Cut.has(policy.Stop) { // a job ends by itself
 		notes = append(notes, "stop phase not seen")
 	}
 	if t.Account.LostCalls() && r.Cut.phases() > 1 {

@@ -46,7 +46,7 @@ func settleJob(t observe.Trace, r Result, cfg Config) policy.Settled {
 	}
 	wanting := unbalanced(t.Account)
 	if e.Bursts.Units < cfg.MinBursts || e.Bursts.PUnseen() > cfg.EpsilonBurst {
-		wanting = append(wanting, fmt.Sprintf("one run of a job with %d bursts says little about the next: run it again", e.Bursts.Units))
+		wanting = append(wanting, fmt.Sprintf("one run of a job with %s says little about the next: run it again", bursts(e.Bursts.Units)))
 	}
 	if len(wanting) > 0 {
 		s.Reason = "waiting: " + strings.Join(wanting, ", ")
@@ -101,6 +101,13 @@ func estimate(all []Estimate, phase policy.Phase) Estimate {
 		}
 	}
 	return Estimate{Phase: phase, Lane: observe.LaneService}
+}
+
+func bursts(n uint64) string {
+	if n == 1 {
+		return "1 burst"
+	}
+	return fmt.Sprintf("%d bursts", n)
 }
 
 // percent with two digits that count; %g alone would write 100 as 1e+02.

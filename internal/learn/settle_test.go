@@ -205,3 +205,16 @@ func BenchmarkAnalyse(b *testing.B) {
 		})
 	}
 }
+
+func TestPercent(t *testing.T) {
+	for _, tt := range []struct {
+		p    float64
+		want string
+	}{
+		{1, "100 %"}, {0.995, "100 %"}, {0.18, "18 %"}, {0.04, "4 %"}, {0.005, "0.5 %"}, {0.000023, "0.0023 %"}, {0, "0 %"},
+	} {
+		if got := percent(tt.p); got != tt.want {
+			t.Errorf("percent(%g) = %q, want %q", tt.p, got, tt.want)
+		}
+	}
+}
