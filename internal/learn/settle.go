@@ -46,7 +46,7 @@ func settleJob(t observe.Trace, r Result, cfg Config) policy.Settled {
 	}
 	wanting := unbalanced(t.Account)
 	if e.Bursts.Units < cfg.MinBursts || e.Bursts.PUnseen() > cfg.EpsilonBurst {
-		wanting = append(wanting, fmt.Sprintf("one run of a job with %s says little about the next: run it again", bursts(e.Bursts.Units)))
+		wanting = append(wanting, fmt.Sprintf("a run of a job with %s says little about the next: run it again", bursts(e.Bursts.Units)))
 	}
 	if len(wanting) > 0 {
 		s.Reason = "waiting: " + strings.Join(wanting, ", ")

@@ -153,7 +153,7 @@ func TestReasons(t *testing.T) {
 		{"a job", func(s *script) observe.Trace {
 			s.service("ls", loaderCalls...)
 			return s.end(0.1, true)
-		}, []string{"waiting: one run of a job with 0 bursts says little about the next: run it again"}},
+		}, []string{"waiting: a run of a job with 0 bursts says little about the next: run it again"}},
 		{"a job of many bursts", func(s *script) observe.Trace {
 			s.burst("make", 1000, "wait4", "clone", "read", "write", "openat", "close")
 			return s.end(3, true)

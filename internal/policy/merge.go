@@ -97,13 +97,18 @@ func sound(p Policy) bool {
 // Otherwise it keeps the less certain of the two until the learner has counted again.
 func mergeSettled(a, b Policy) Settled {
 	sa, sb := a.Settled, b.Settled
+	newInA, newInB := !covers(b, a), !covers(a, b)
 	m := Settled{
 		PUnseen:      max(sa.PUnseen, sb.PUnseen),
 		PUnseenEpoch: max(sa.PUnseenEpoch, sb.PUnseenEpoch),
 		Missing:      max(sa.Missing, sb.Missing),
 		Reason:       strings.Join(reasons(sa.Reason, sb.Reason), reasonSeparator),
 	}
-	standsA, standsB := sa.Settled && covers(a, b), sb.Settled && covers(b, a)
+	if hasRun(a) == hasRun(b) { // the units of a job are not those of a service
+		m.PUnseen = together(sample{sa.PUnseen, sa.Bursts, newInA}, sample{sb.PUnseen, sb.Bursts, newInB})
+		m.PUnseenEpoch = together(sample{sa.PUnseenEpoch, sa.Epochs, newInA}, sample{sb.PUnseenEpoch, sb.Epochs, newInB})
+	}
+	standsA, standsB := sa.Settled && !newInB, sb.Settled && !newInA
 	switch {
 	case standsA && standsB:
 		m.Settled = true
@@ -114,6 +119,36 @@ func mergeSettled(a, b Policy) Settled {
 	}
 	m.Bursts, m.Epochs = addCounts(sa.Bursts, sb.Bursts), addCounts(sa.Epochs, sb.Epochs)
 	return m
+}
+
+// sample of units (bursts or epochs), and what was estimated of it: p is (alone+1)/(units+1), where a unit is alone that has
+// a call which no other has.
+type sample struct {
+	p     float64
+	units uint64
+	fresh bool // it has a call that the other sample has not
+}
+
+// alone units, as far as the other sample leaves them alone: one that has no call of its own has no such unit.
+func (s sample) alone(other sample) float64 {
+	if other.units > 0 && !s.fresh {
+		return 0
+	}
+	return max(0, s.p*(float64(s.units)+1)-1)
+}
+
+// together is the same estimate of both samples, from above: a unit that is alone among all was alone among its own.
+func together(a, b sample) float64 {
+	return min(1, (a.alone(b)+b.alone(a)+1)/(float64(a.units)+float64(b.units)+1))
+}
+
+func hasRun(p Policy) bool {
+	for _, calls := range p.ABIs {
+		if !calls.Phases[Run].Empty() {
+			return true
+		}
+	}
+	return false
 }
 
 // covers reports whether a has every call of b's service in the same phase.

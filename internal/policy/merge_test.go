@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -258,6 +259,40 @@ func TestMergeOfRunsThatBeganLate(t *testing.T) {
 			m := Merge(tt.a, tt.b)
 			if m.Complete != tt.complete || m.Settled.Settled != tt.settled {
 				t.Errorf("complete %t %q, settled %t; want %t, %t", m.Complete, m.Partial, m.Settled.Settled, tt.complete, tt.settled)
+			}
+		})
+	}
+}
+
+// Runs that do the same make the estimate better, and a run that does something new does not: else a short job that is run
+// again and again would never be known.
+func TestMergeEstimates(t *testing.T) {
+	run := func(phase Phase, p float64, bursts uint64, nrs ...uint32) Policy {
+		return Policy{Complete: true, Account: Account{Runs: 1}, Settled: Settled{PUnseen: p, Bursts: bursts, PUnseenEpoch: 1},
+			ABIs: map[syscalls.ABI]*Calls{syscalls.X86_64: {Phases: map[Phase]syscalls.Set{phase: syscalls.SetOf(nrs...)}}}}
+	}
+	once := func(nrs ...uint32) Policy { return run(Boot, 1, 1, nrs...) } // one burst, alone with all its calls
+	for _, tt := range []struct {
+		name string
+		runs []Policy
+		want float64
+	}{
+		{"a job twice", []Policy{once(1, 2), once(1, 2)}, 1. / 3},
+		{"a job three times", []Policy{once(1, 2), once(1, 2), once(1, 2)}, 1. / 4},
+		{"something new in the second run", []Policy{once(1), once(1, 2)}, 2. / 3},
+		{"nothing in common", []Policy{once(1), once(2)}, 1},
+		{"an imported profile is no evidence", []Policy{once(1), run(Boot, 0, 0, 1, 2)}, 1},
+		{"a service that restarts", []Policy{run(Run, 0.02, 99, 1, 2), run(Run, 0.01, 99, 1, 2)}, 1. / 199},
+		{"a service that died while booting", []Policy{run(Run, 0.01, 99, 1), once(1)}, 1},
+		{"a service that was not seen running yet", []Policy{run(Run, 0.01, 99, 1), run(Run, 1, 0, 1)}, 0.01},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := tt.runs[0]
+			for _, r := range tt.runs[1:] {
+				m = Merge(m, r)
+			}
+			if got := m.Settled.PUnseen; math.Abs(got-tt.want) > 1e-9 {
+				t.Errorf("p = %g, want %g", got, tt.want)
 			}
 		})
 	}
