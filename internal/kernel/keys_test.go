@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,33 @@ func TestCgroupsBelowBelongToTheContainer(t *testing.T) {
 func TestMountNamespaceIsTheKey(t *testing.T) {
 	o := open(t)
 	bin := buildC(t, "every.c", "-static", "-nostdlib", "-fno-pie", "-no-pie", "-fno-stack-protector", "-DNUMBERS=124")
-	cmd := exec.Command("unshare", "-m", "sh", "-c", "echo; read go; exec "+bin)
+	trace := inMountNS(t, o, "exec "+bin)
+	balanced(t, trace)
+	if got, want := made(trace, observe.LaneService)[syscalls.X86_64], syscalls.SetOf(getsid.Nr, 231); got != want {
+		t.Errorf("learned %v, want getsid and exit_group", got.Names(syscalls.X86_64))
+	}
+	if n := *o.shared.mountNSKeys; n != 0 {
+		t.Errorf("%d mount namespace keys are left", n)
+	}
+	// What leaves it is not seen, and that is said.
+	for _, leave := range []string{"unshare -m ", fmt.Sprintf("nsenter -t %d -m ", os.Getpid())} {
+		trace = inMountNS(t, o, "exec "+leave+bin)
+		if made(trace, observe.LaneService)[syscalls.X86_64].Has(getsid.Nr) {
+			t.Errorf("%s: seen after all: the gap is none", leave)
+		}
+		if !slices.Contains(trace.Account.Gaps, gapLeft) {
+			t.Errorf("%s: the account is %+v, without the gap", leave, trace.Account)
+		}
+	}
+	if trace = inMountNS(t, o, "exec unshare -n "+bin); slices.Contains(trace.Account.Gaps, gapLeft) {
+		t.Error("a network namespace is taken for a mount namespace")
+	}
+}
+
+// inMountNS observes a shell in a mount namespace, and in no cgroup of its own, from its script on to its end.
+func inMountNS(t *testing.T, o *Observer, script string) observe.Trace {
+	t.Helper()
+	cmd := exec.Command("unshare", "-m", "sh", "-c", "echo; read go; "+script)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -58,20 +85,12 @@ func TestMountNamespaceIsTheKey(t *testing.T) {
 	if _, err := io.WriteString(in, "\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	_ = cmd.Wait() // how it ends is the program's business
 	trace, err := o.Finish(id, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	balanced(t, trace)
-	if got, want := made(trace, observe.LaneService)[syscalls.X86_64], syscalls.SetOf(getsid.Nr, 231); got != want {
-		t.Errorf("learned %v, want getsid and exit_group", got.Names(syscalls.X86_64))
-	}
-	if n := *o.shared.mountNSKeys; n != 0 {
-		t.Errorf("%d mount namespace keys are left", n)
-	}
+	return trace
 }
 
 func TestErrors(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -244,6 +245,9 @@ func (o *Observer) account(c *container) observe.Account {
 		if syscalls.Name(syscalls.ABI(key.Abi), uint32(key.Nr)) == "io_uring_setup" {
 			a.IOUring = true
 		}
+	}
+	if c.left() {
+		a.Gaps = append(slices.Clip(a.Gaps), gapLeft)
 	}
 	return a
 }
