@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -101,7 +102,7 @@ func TestKeysAreDescribed(t *testing.T) {
 	known := string(page) + "`allowed` `default_allowed` `neutralised` `exposed`" // in docs/formats.md
 	for _, v := range []any{
 		api.Status{}, api.Container{}, workload.Container{}, api.Refusal{}, api.Summary{}, api.Revision{}, api.Event{}, finding{},
-		score{}, filter.Audit{},
+		score{}, filter.Audit{}, policy.Explanation{}, policy.Change{},
 	} {
 		for f := range reflect.TypeOf(v).Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")

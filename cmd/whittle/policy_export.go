@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -121,6 +122,7 @@ func (a *app) warnExport(p policy.Policy, sel policy.Selection) {
 	if !p.Settled.Settled {
 		a.say("%s", strings.TrimSuffix("note: learning has not settled: "+oneLine(p.Settled.Reason), ": "))
 	}
+	a.warnPhases(p, sel)
 	if sel.Exec {
 		return
 	}
@@ -128,6 +130,23 @@ func (a *app) warnExport(p policy.Policy, sel policy.Selection) {
 		if missing := c.Exec.Minus(policy.AllowedSet(p, sel, abi)); !missing.Empty() {
 			a.say("note: exec or a health check was seen to need %s (%s); --lane exec includes them",
 				count(missing.Len(), "more call"), words(missing.Names(abi)))
+		}
+	}
+}
+
+// warnPhases says which phases a selection of some of them starves: an engine loads a profile once, for a container's whole life.
+func (a *app) warnPhases(p policy.Policy, sel policy.Selection) {
+	if len(sel.Phases) == 0 {
+		return
+	}
+	for _, phase := range policy.Phases {
+		missing := 0
+		for abi := range p.ABIs {
+			with := policy.Selection{Phases: append(slices.Clone(sel.Phases), phase), Exec: sel.Exec}
+			missing += policy.AllowedSet(p, with, abi).Minus(policy.AllowedSet(p, sel, abi)).Len()
+		}
+		if missing > 0 {
+			a.say("note: the phase %s was seen to need %s, which this profile refuses", phase, count(missing, "more call"))
 		}
 	}
 }

@@ -168,6 +168,9 @@ func (w watched) stop() {
 
 // runStored learns the first time and enforces afterwards.
 func (a *app) runStored(ctx context.Context, args []string, f runFlags) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
 	_, w, err := workloadOf(args)
 	if err != nil {
 		return err
