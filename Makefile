@@ -24,7 +24,7 @@ export FUZZTIME
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the static, reproducible binary bin/whittle
@@ -85,6 +85,10 @@ fuzz: ## fuzz every target for FUZZTIME (5s)
 .PHONY: bench
 bench: build ## measure what observing and enforcing cost (root)
 	@go run ./testbed/bench
+
+.PHONY: other-kernels
+other-kernels: ## does it work on Debian's kernels for amd64 and arm64 (root, QEMU, downloads)
+	$(STAGE) other-kernels scripts/other-kernel
 
 .PHONY: deps
 deps: ## install what the tests need from the distribution (root, apt)
