@@ -192,7 +192,7 @@ func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return hint.Add(fmt.Errorf("%w at %s", ErrNotRunning, c.socket),
-			"start it with: sudo whittle agent")
+			"start it with: "+c.start())
 	case errors.Is(err, os.ErrPermission):
 		return hint.Add(fmt.Errorf("not allowed to open %s", c.socket),
 			"run the command with sudo, or join the group "+Group+": sudo usermod -aG whittle $USER")
@@ -224,3 +224,11 @@ type remote struct {
 
 func (r remote) Error() string { return r.text }
 func (r remote) Unwrap() error { return r.kind }
+
+// start is the command that starts the agent which this client asks.
+func (c *Client) start() string {
+	if c.socket == DefaultSocket {
+		return "sudo whittle agent"
+	}
+	return "sudo whittle agent --socket " + c.socket
+}

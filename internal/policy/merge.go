@@ -102,7 +102,7 @@ func mergeSettled(a, b Policy) Settled {
 		PUnseen:      max(sa.PUnseen, sb.PUnseen),
 		PUnseenEpoch: max(sa.PUnseenEpoch, sb.PUnseenEpoch),
 		Missing:      max(sa.Missing, sb.Missing),
-		Reason:       strings.Join(reasons(sa.Reason, sb.Reason), reasonSeparator),
+		Reason:       lessSure(sa, sb).Reason,
 	}
 	if hasRun(a) == hasRun(b) { // the units of a job are not those of a service
 		m.PUnseen = together(sample{sa.PUnseen, sa.Bursts, newInA}, sample{sb.PUnseen, sb.Bursts, newInB})
@@ -119,6 +119,14 @@ func mergeSettled(a, b Policy) Settled {
 	}
 	m.Bursts, m.Epochs = addCounts(sa.Bursts, sb.Bursts), addCounts(sa.Epochs, sb.Epochs)
 	return m
+}
+
+// lessSure is the answer that has the longer way to go.
+func lessSure(a, b Settled) Settled {
+	if cmp.Or(cmp.Compare(a.PUnseenEpoch, b.PUnseenEpoch), cmp.Compare(a.PUnseen, b.PUnseen), cmp.Compare(a.Reason, b.Reason)) > 0 {
+		return a
+	}
+	return b
 }
 
 // sample of units (bursts or epochs), and what was estimated of it: p is (alone+1)/(units+1), where a unit is alone that has
