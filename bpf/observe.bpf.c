@@ -483,7 +483,7 @@ int BPF_PROG(signal, int sig, struct kernel_siginfo *info, struct task_struct *t
 	if (!c || (__u32)task->tgid != c->init)
 		return 0;
 	if ((__u64)info > 1) {
-		int code = info->si_code;
+		int code = BPF_CORE_READ(info, si_code); /* it may be 0 or 1: Linux 6.12 takes it for no pointer */
 
 		if (code != 0 && code != -1 && code != -6) /* SI_USER, SI_QUEUE, SI_TKILL: sent by a process */
 			return 0;
