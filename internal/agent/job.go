@@ -154,7 +154,9 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 	}
 	return func(m *model) {
 		now := s.agent.Now()
-		m.rested = now.Add(surveyRest * now.Sub(began))
+		if rested := now.Add(surveyRest * now.Sub(began)); rested.After(m.rested) {
+			m.rested = rested
+		}
 		m.surveyed(seen)
 	}
 }

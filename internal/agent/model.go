@@ -178,15 +178,16 @@ const (
 // does.
 func (m *model) survey() {
 	now := m.agent.Now()
-	if m.surveying || now.Before(m.rested) {
+	if m.surveying {
 		return
 	}
+	resting := now.Before(m.rested)
 	var who []subject
 	for _, c := range m.containers {
 		if c.id == 0 || c.gone || c.view.Mode == api.Enforced {
 			continue
 		}
-		if now.Sub(c.looked) >= now.Sub(c.view.Since)/surveyAge {
+		if c.looked.IsZero() || !resting && now.Sub(c.looked) >= now.Sub(c.view.Since)/surveyAge {
 			c.looked = now
 			who = append(who, subject{c.key, c.id, c.view.Workload})
 		}
