@@ -30,6 +30,7 @@ type container struct {
 	roles    map[[2]uint64]string // by inode and device
 	denied   map[bpfDeniedKey]bpfDenied
 	checked  []bpfCheckKey
+	untold   uint64 // denials that the reader of the channel was too slow for
 	peeked   uint32 // its epoch at the last peek
 	skipped  uint64 // calls for which a program did not run, on the whole host, when this one was added
 	problems []string

@@ -238,6 +238,9 @@ func (o *Observer) account(c *container) observe.Account {
 			a.Losses[name] = uint64(n)
 		}
 	}
+	if c.untold > 0 {
+		a.Losses[lossNames[bpfLossLOSS_EVENT]] += c.untold
+	}
 	if n := o.skipped() - c.skipped; n > 0 {
 		a.Losses["program-skipped"] = n
 	}

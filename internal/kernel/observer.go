@@ -90,7 +90,6 @@ type Observer struct {
 	containers map[ID]*container
 	owner      map[uint32]*container // by cell
 	lastUID    uint32
-	dropped    uint64 // denials that the reader of the channel was too slow for
 	peeked     time.Time
 	rested     time.Duration // boot time from which on the next epochs may begin
 }

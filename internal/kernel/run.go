@@ -100,7 +100,9 @@ func (o *Observer) readDenials() error {
 		default:
 			// Counted in the map of denials all the same; only the telling is lost.
 			o.mu.Lock()
-			o.dropped++
+			if c := o.containers[d.Container]; c != nil {
+				c.untold++
+			}
 			o.mu.Unlock()
 		}
 	}
