@@ -36,11 +36,16 @@ var layers = map[string][]string{
 	"internal/learn":  {"internal/assoc", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/cve":    {"internal/policy", "internal/syscalls"},
 	"internal/filter": {"internal/policy", "internal/syscalls", "internal/workload"},
+	"internal/plan":   {"internal/cve", "internal/filter", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
 
 	// Mechanism.
 	"internal/kernel":  {"internal/hint", "internal/observe", "internal/syscalls", "internal/workload"},
 	"internal/seccomp": {"internal/hint", "internal/syscalls"},
-	"internal/image":   {"internal/hint", "internal/workload"},
+	// Held calls, the process that keeps their listeners, and filters for processes that run: none of them judges.
+	"internal/supervise": {"internal/hint", "internal/syscalls"},
+	"internal/holder":    {"internal/hint", "internal/syscalls"},
+	"internal/inject":    {"internal/hint", "internal/syscalls"},
+	"internal/image":     {"internal/hint", "internal/workload"},
 	"internal/engine":  {"internal/hint", "internal/workload"},
 	// What the kernel says of a process, for whoever is given a pid.
 	"internal/engine/process": {"internal/engine", "internal/hint"},
@@ -48,14 +53,18 @@ var layers = map[string][]string{
 	// Adapters: each knows the engine it adapts and what we ask of one, and no sibling.
 	"internal/engine/oci":    {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
 	"internal/engine/podman": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
+	"internal/engine/docker": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
+	// What makes an engine call whittle, written to its configuration and taken back.
+	"internal/install": {"internal/engine/oci", "internal/hint"},
 
 	// The daemon.
 	"internal/store": {"internal/hint", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
-	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
+	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/observe", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/agent": {
 		"internal/api", "internal/cve", "internal/engine", "internal/engine/process", "internal/filter", "internal/hint",
-		"internal/kernel", "internal/learn", "internal/observe", "internal/policy", "internal/seccomp",
-		"internal/store", "internal/syscalls", "internal/workload",
+		"internal/holder", "internal/inject", "internal/kernel", "internal/learn", "internal/observe", "internal/plan",
+		"internal/policy", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
+		"internal/workload",
 	},
 
 	// For tests.
@@ -72,7 +81,7 @@ var forTests = []string{"internal/testenv", "internal/engine/enginetest"}
 // pure packages do no I/O and read no clock: whatever they decide can be replayed from a file.
 var pure = []string{
 	"internal/syscalls", "internal/workload", "internal/observe", "internal/assoc", "internal/learn",
-	"internal/policy", "internal/cve", "internal/filter",
+	"internal/policy", "internal/cve", "internal/filter", "internal/plan",
 }
 
 // A name that says nothing collects everything.
