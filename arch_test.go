@@ -46,7 +46,7 @@ var layers = map[string][]string{
 	"internal/holder":    {"internal/hint", "internal/syscalls"},
 	"internal/inject":    {"internal/hint", "internal/syscalls"},
 	"internal/image":     {"internal/hint", "internal/workload"},
-	"internal/engine":  {"internal/hint", "internal/workload"},
+	"internal/engine":    {"internal/hint", "internal/workload"},
 	// What the kernel says of a process, for whoever is given a pid.
 	"internal/engine/process": {"internal/engine", "internal/hint"},
 
