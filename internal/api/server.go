@@ -86,6 +86,7 @@ func (s *Server) Handler() http.Handler {
 	}))
 	mux.HandleFunc("POST /v1/exports", post(s, s.Backend.RecordExport))
 	mux.HandleFunc("POST /v1/containers", post(s, byPeer(s.Backend.Register)))
+	mux.HandleFunc("POST /v1/containers/prepare", s.get(s.prepare))
 	mux.HandleFunc("POST /v1/containers/gone", post(s, byPeer(s.Backend.Gone)))
 	mux.HandleFunc("GET /v1/events", s.get(s.events))
 	mux.HandleFunc("GET /v1/events/follow", s.follow)
