@@ -155,6 +155,11 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, out any) er
 }
 
 func (c *Client) post(ctx context.Context, path string, in any) error {
+	return c.ask(ctx, path, in, &struct{}{})
+}
+
+// ask posts a request and reads the answer.
+func (c *Client) ask(ctx context.Context, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("marshal the request: %w", err)
@@ -163,7 +168,18 @@ func (c *Client) post(ctx context.Context, path string, in any) error {
 	if err != nil {
 		return err
 	}
-	return resp.Body.Close()
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return nil
+}
+
+func oneParam(name, value string) url.Values {
+	if value == "" {
+		return nil
+	}
+	return url.Values{name: {value}}
 }
 
 // do returns an answer with status 200; everything else becomes an error with the agent's words and hint.

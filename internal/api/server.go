@@ -90,6 +90,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/containers/gone", post(s, byPeer(s.Backend.Gone)))
 	mux.HandleFunc("GET /v1/events", s.get(s.events))
 	mux.HandleFunc("GET /v1/events/follow", s.follow)
+	s.superviseRoutes(mux)
 	mux.HandleFunc("/", s.get(func(r *http.Request) (any, error) {
 		return nil, fmt.Errorf("%w: %s %s", ErrNotFound, r.Method, r.URL.Path)
 	}))
@@ -130,14 +131,11 @@ func (s *Server) get(f func(*http.Request) (any, error)) http.HandlerFunc {
 	}
 }
 
-// post decodes strictly: an unknown key is a client of another version, and is told so instead of half understood.
 func post[T any](s *Server, f func(context.Context, T) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var in T
-		dec := json.NewDecoder(r.Body)
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&in); err != nil {
-			s.fail(w, fmt.Errorf("%w: read the request: %w", ErrInvalid, err))
+		in, err := decode[T](r)
+		if err != nil {
+			s.fail(w, err)
 			return
 		}
 		if err := f(r.Context(), in); err != nil {

@@ -66,6 +66,8 @@ type Container struct {
 	// baseline, SPEAKER's rule, would have put it.
 	BootEnd        time.Duration `json:"boot_end,omitempty"`
 	SpeakerBootEnd time.Duration `json:"speaker_boot_end,omitempty"`
+	// Supervision is nil for a container that nobody supervises.
+	Supervision *Supervision `json:"supervision,omitempty"`
 }
 
 // Refusal is a call that a filter answered with an error, and how often.
