@@ -71,6 +71,39 @@ CREATE TABLE journal (
 ) STRICT;
 CREATE INDEX journal_workload ON journal (workload, id);
 CREATE INDEX journal_kind ON journal (kind, id);
+`, `
+-- No reference to workloads: a mode may be set before anything was learned.
+CREATE TABLE modes (
+	workload     TEXT PRIMARY KEY,
+	mode         TEXT NOT NULL CHECK (mode IN ('auto', 'learn', 'shadow', 'enforce', 'off')), -- as set
+	set_by       TEXT NOT NULL,
+	why          TEXT NOT NULL,
+	since        INTEGER NOT NULL,
+	now          TEXT NOT NULL CHECK (now IN ('learn', 'shadow', 'enforce', 'off')), -- what auto has come to
+	shadow_since INTEGER NOT NULL, -- 0: not in shadow
+	would_deny   INTEGER NOT NULL
+) STRICT;
+
+-- One row for each change of what the kernel enforces on a container: filters are added, never taken away, so the rows of a
+-- container that are 'done' are its stack, in their order.
+CREATE TABLE supervised (
+	seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+	engine      TEXT NOT NULL,
+	id          TEXT NOT NULL,
+	name        TEXT NOT NULL,
+	workload    TEXT NOT NULL,
+	pid         INTEGER NOT NULL, -- of its init; 0 before it has one
+	started     INTEGER NOT NULL, -- that process's start, in clock ticks since boot: a pid alone may be another's by now
+	boot        TEXT NOT NULL, -- the kernel's boot_id: no filter outlives the kernel
+	how         TEXT NOT NULL, -- start, attach, seal
+	mode        TEXT NOT NULL,
+	revision    INTEGER NOT NULL,
+	fingerprint TEXT NOT NULL, -- of the filter
+	state       TEXT NOT NULL CHECK (state IN ('intended', 'done', 'gone')),
+	updated     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX supervised_container ON supervised (engine, id, state);
+CREATE INDEX supervised_state ON supervised (state, seq);
 `}
 
 func (s *Store) version(db *sql.DB) (v int, err error) {
