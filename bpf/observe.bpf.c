@@ -340,8 +340,10 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 			return 0;
 		}
 		/* No sys_enter: seccomp answered this call. */
-		if (ret >= 0)
+		if (ret >= 0 || c->flags & FLAG_HELD)
 			return 0;
+	} else if (!(c->flags & FLAG_WATCH)) {
+		return 0;
 	} else if (ret != -EPERM && ret != -ENOSYS && ret != -EACCES) {
 		return 0;
 	} else if (!task->seccomp.filter_count.counter) {
@@ -413,6 +415,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	}
 	t->generation = 0;
 	t->birth = 1;
+	t->born = bpf_ktime_get_boot_ns();
 	take_exe(t, bprm->file);
 	role.ino = t->ino;
 	role.dev = t->dev;
@@ -449,6 +452,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	n->ino = t->ino;
 	n->generation = parent->tgid == child->tgid ? t->generation : 1;
 	n->birth = 1;
+	n->born = bpf_ktime_get_boot_ns();
 	n->in_call = 1; /* it returns from its parent's clone */
 	return 0;
 }
@@ -480,7 +484,7 @@ int BPF_PROG(signal, int sig, struct kernel_siginfo *info, struct task_struct *t
 	struct container *c = find(task);
 	struct task_state *t;
 
-	if (!c || (__u32)task->tgid != c->init)
+	if (!c)
 		return 0;
 	if ((__u64)info > 1) {
 		int code = BPF_CORE_READ(info, si_code); /* it may be 0 or 1: Linux 6.12 takes it for no pointer */
@@ -494,10 +498,17 @@ int BPF_PROG(signal, int sig, struct kernel_siginfo *info, struct task_struct *t
 		if (t && t->lane == LANE_SERVICE)
 			return 0;
 	}
-	if ((__u32)sig == c->stop_signal || sig == 15) {
+	if ((__u32)task->tgid != c->init) {
+		/* The service may have been started by a shell or an init: a reload is asked of it, a stop of the init. */
+		t = state_of(task, c);
+		if (!t || t->lane != LANE_SERVICE)
+			return 0;
+	} else if ((__u32)sig == c->stop_signal || sig == 15) {
 		if (c->stage != STAGE_STOP)
 			mark(c, CAUSE_STOP, STAGE_STOP, sig);
-	} else if (sig == 1 || sig == 10 || sig == 12) { /* HUP, USR1, USR2 */
+		return 0;
+	}
+	if (sig == 1 || sig == 10 || sig == 12) { /* HUP, USR1, USR2 */
 		if (c->stage == STAGE_RUN || c->stage == STAGE_RELOAD)
 			mark(c, CAUSE_RELOAD, STAGE_RELOAD, sig);
 	}

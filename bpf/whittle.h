@@ -54,6 +54,7 @@ enum container_flag {
 	FLAG_LEARN = 1,	 /* record its calls */
 	FLAG_WATCH = 2,	 /* report what its filter denies, by the sets in allowed */
 	FLAG_LATE = 4,	 /* was running when it was added */
+	FLAG_HELD = 8,	 /* a supervisor answers what its filter holds, and tells what was refused */
 };
 
 /* Why something was not recorded. Each counts the times; none is ever reset while the container is observed. */
@@ -246,6 +247,7 @@ struct task_state {
 	__u32 next;
 	__u32 pad;
 	__u64 args[8]; /* argument values known to be recorded */
+	__u64 born; /* its fork or exec, in ns since boot; 0 when it was not seen */
 };
 
 #endif

@@ -130,6 +130,7 @@ const (
 	bpfContainerFlagFLAG_LEARN bpfContainerFlag = 1
 	bpfContainerFlagFLAG_WATCH bpfContainerFlag = 2
 	bpfContainerFlagFLAG_LATE  bpfContainerFlag = 4
+	bpfContainerFlagFLAG_HELD  bpfContainerFlag = 8
 )
 
 type bpfDenial struct {
@@ -247,6 +248,7 @@ type bpfTaskState struct {
 	Next       uint32
 	Pad        uint32
 	Args       [8]uint64
+	Born       uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -19,10 +19,12 @@ type container struct {
 	index  uint32
 	target Target
 	watch  bool
+	follow bool          // nothing is recorded: only who its tasks are, and signals
 	added  time.Duration // boot time
 
 	epochs   []epoch
 	stagedAt time.Duration // when the last mark of a stage was
+	swept    uint32        // marks of epochs before this one are no longer in the map
 	cells    map[uint32]bpfCellKey
 	calls    map[bpfCallKey]*record
 	bursts   map[bpfBurstKey]*record

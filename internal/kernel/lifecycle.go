@@ -28,7 +28,7 @@ var lossNames = [...]string{
 func (o *Observer) Observe(t Target) (ID, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c, err := o.add(t, nil)
+	c, err := o.add(t, nil, false)
 	if err != nil {
 		return 0, fmt.Errorf("observe a container: %w", err)
 	}
@@ -39,27 +39,27 @@ func (o *Observer) Observe(t Target) (ID, error) {
 func (o *Observer) Watch(t Target, a Allowed) (ID, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c, err := o.add(t, &a)
+	c, err := o.add(t, &a, false)
 	if err != nil {
 		return 0, fmt.Errorf("watch a container: %w", err)
 	}
 	return c.id, nil
 }
 
-func (o *Observer) add(t Target, allowed *Allowed) (*container, error) {
+func (o *Observer) add(t Target, allowed *Allowed, follow bool) (*container, error) {
 	keys := t.keys()
 	if len(keys) == 0 {
 		return nil, errors.New("it has neither a cgroup nor a mount namespace of its own")
 	}
 	c := &container{
-		id: ID(o.lastUID + 1), target: t, watch: allowed != nil, added: bootTime(), skipped: o.skipped(),
+		id: ID(o.lastUID + 1), target: t, watch: allowed != nil, follow: follow, added: bootTime(), skipped: o.skipped(),
 		cells: map[uint32]bpfCellKey{}, calls: map[bpfCallKey]*record{}, bursts: map[bpfBurstKey]*record{},
 		args: map[bpfArgKey]uint32{}, roles: map[[2]uint64]string{}, denied: map[bpfDeniedKey]bpfDenied{},
 	}
 	c.epochs = []epoch{{at: c.added}}
 	// The programs first: a container that is in the table is observed.
 	want := o.need()
-	want.lives, want.enter, want.exit = true, want.enter || !c.watch, true
+	want.lives, want.enter, want.exit = true, want.enter || c.learns(), want.exit || !c.follow
 	if err := o.links.set(&o.objects, want); err != nil {
 		return nil, errors.Join(err, o.links.set(&o.objects, o.need()))
 	}
@@ -83,8 +83,12 @@ func (o *Observer) add(t Target, allowed *Allowed) (*container, error) {
 		c.nameRunning()
 	}
 	o.containers[c.id] = c
+	o.places.put(c)
 	return c, nil
 }
+
+// learns tells whether its calls are recorded.
+func (c *container) learns() bool { return !c.watch && !c.follow }
 
 // keys by which the programs know the container's tasks.
 func (t Target) keys() (keys []uint64) {
@@ -106,8 +110,14 @@ func (c *container) toKernel() bpfContainer {
 		Uid: uint32(c.id), Init: uint32(c.target.InitPID), MntNs: c.target.MountNS,
 		StopSignal: uint32(c.target.StopSignal), Flags: uint32(bpfContainerFlagFLAG_LEARN),
 	}
-	if c.watch {
+	switch {
+	case c.watch:
 		k.Flags = uint32(bpfContainerFlagFLAG_WATCH)
+	case c.follow:
+		k.Flags = 0
+	}
+	if c.target.Held {
+		k.Flags |= uint32(bpfContainerFlagFLAG_HELD)
 	}
 	if k.StopSignal == 0 {
 		k.StopSignal = uint32(unix.SIGTERM)
@@ -170,8 +180,8 @@ func (o *Observer) need() (n need) {
 		n.lives = true
 		booting := atomic.LoadUint32(&o.shared.containers[c.index].Stage) == uint32(observe.StageBoot) &&
 			now-c.added < readyWait
-		n.enter = n.enter || !c.watch
-		n.exit = n.exit || c.watch || c.target.Filtered || booting
+		n.enter = n.enter || c.learns()
+		n.exit = n.exit || c.watch || c.learns() && (c.target.Filtered || booting)
 	}
 	return n
 }
@@ -218,6 +228,7 @@ func (o *Observer) Finish(id ID, ended bool) (observe.Trace, error) {
 		t.Account.Gaps = append(t.Account.Gaps, "the last records could not be read: "+err.Error())
 	}
 	o.shared.release(c.index)
+	o.places.remove(c.id)
 	o.forget(c)
 	delete(o.containers, id)
 	return t, errors.Join(err, o.links.set(&o.objects, o.need()))

@@ -37,6 +37,9 @@ type Target struct {
 	// Filtered is true when the container runs under a filter of somebody else's (an engine's default profile), so
 	// that calls which never reach the kernel's entry point are looked for as long as it is observed.
 	Filtered bool
+	// Held is true when a supervisor answers what the container's filter holds: it tells what was refused, and the
+	// programs do not.
+	Held bool
 	// StopSignal of the image; 0 means SIGTERM.
 	StopSignal int
 }
@@ -92,6 +95,8 @@ type Observer struct {
 	lastUID    uint32
 	peeked     time.Time
 	rested     time.Duration // boot time from which on the next epochs may begin
+
+	places places // where the containers are, for those who must not wait for mu
 }
 
 // objects without the variables: these would map the programs' memory a second time.

@@ -160,6 +160,20 @@ func (o *Observer) tick(c *container, stage observe.Stage) {
 
 // forget removes everything of a container from the maps.
 func (o *Observer) forget(c *container) {
+	o.forgetCalls(c)
+	for k := range c.roles {
+		o.objects.Roles.Delete(bpfRoleKey{Ino: k[0], Dev: uint32(k[1]), Uid: uint32(c.id)})
+	}
+	for _, k := range c.checked {
+		o.objects.Checks.Delete(k)
+	}
+	for abi := range uint32(8) {
+		o.objects.Permitted.Delete(bpfAllowedKey{Uid: uint32(c.id), Abi: abi})
+	}
+}
+
+// forgetCalls removes what was recorded of a container, but for the names of what runs in it.
+func (o *Observer) forgetCalls(c *container) {
 	for k := range c.calls {
 		o.objects.Calls.Delete(k)
 	}
@@ -175,17 +189,19 @@ func (o *Observer) forget(c *container) {
 	for _, k := range c.cells {
 		o.objects.Cells.Delete(k)
 	}
-	for k := range c.roles {
-		o.objects.Roles.Delete(bpfRoleKey{Ino: k[0], Dev: uint32(k[1]), Uid: uint32(c.id)})
-	}
-	for i := range c.epochs {
-		o.objects.Marks.Delete(bpfMarkKey{Uid: uint32(c.id), Epoch: uint32(i)})
-	}
-	for _, k := range c.checked {
-		o.objects.Checks.Delete(k)
-	}
-	for abi := range uint32(8) {
-		o.objects.Permitted.Delete(bpfAllowedKey{Uid: uint32(c.id), Abi: abi})
+	o.forgetMarks(c)
+	clear(c.calls)
+	clear(c.bursts)
+	clear(c.args)
+	clear(c.denied)
+	clear(c.cells)
+}
+
+// forgetMarks removes those of the epochs so far.
+func (o *Observer) forgetMarks(c *container) {
+	last := atomic.LoadUint32(&o.shared.containers[c.index].Epoch)
+	for ; c.swept <= last; c.swept++ {
+		o.objects.Marks.Delete(bpfMarkKey{Uid: uint32(c.id), Epoch: c.swept})
 	}
 }
 

@@ -59,6 +59,10 @@ func (o *Observer) turn() error {
 	}
 	var due []*container
 	for _, c := range o.containers {
+		if c.follow {
+			o.endReload(c, now)
+			continue
+		}
 		age, last := now-c.added, c.epochs[len(c.epochs)-1].at
 		if !c.watch && now-last >= max(shortEpoch, age/epochShare)-shortEpoch/4 {
 			due = append(due, c)
