@@ -114,7 +114,8 @@ func (c *Client) Events(ctx context.Context, q EventQuery) (e []Event, err error
 	return e, c.get(ctx, "events", v, &e)
 }
 
-// Follow calls send with each event after the given ID, until ctx is done, the agent stops, or send fails.
+// Follow calls send with each event after the given ID, until ctx is done or send fails. It returns nil when the agent
+// stopped and has sent its last event.
 func (c *Client) Follow(ctx context.Context, after int64, send func(Event) error) error {
 	q := url.Values{"after": {strconv.FormatInt(after, 10)}}
 	resp, err := c.do(ctx, http.MethodGet, "events/follow", q, nil)
@@ -136,10 +137,12 @@ func (c *Client) Follow(ctx context.Context, after int64, send func(Event) error
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
+		return hint.Add(errors.New("follow events: the agent died, or stopped without its last events"), "whittle event list has what it stored")
+	} else if err != nil {
 		return fmt.Errorf("follow events: %w", err)
 	}
-	return fmt.Errorf("follow events: the agent closed the stream")
+	return nil
 }
 
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {

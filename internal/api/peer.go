@@ -76,6 +76,14 @@ func peerGroups(fd uintptr) ([]uint32, error) {
 // Privileged peers are root and the user the agent itself runs as. The others are members of the group.
 func (p Peer) Privileged() bool { return p.UID == 0 || p.UID == uint32(os.Geteuid()) }
 
+// Name of the peer's user, for the journal.
+func (p Peer) Name() string {
+	if u, err := user.LookupId(strconv.FormatUint(uint64(p.UID), 10)); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("user %d", p.UID)
+}
+
 // mayTalk tells whether a peer may use the socket: root, the user the agent itself runs as, and the group's members.
 func (p Peer) mayTalk(self uint32, group uint32, hasGroup bool) bool {
 	if p.UID == 0 || p.UID == self {

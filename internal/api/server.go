@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,17 +34,24 @@ type Server struct {
 	Backend Backend
 	Version string
 	Log     *slog.Logger
+	// Drain is how long those who follow events are kept after Serve's context has ended, for the backend's last words;
+	// 0 is a second. It is over as soon as Backend.Follow returns.
+	Drain time.Duration
+	// patience with a request that is being read, for tests; 0 is requestTimeout.
+	patience time.Duration
 }
 
-// Serve until ctx is done; then requests under way have a second to end. It closes l.
+// Serve until ctx is done; then requests under way are cancelled and have Drain to end. It closes l.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	srv := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           s.handler(ctx),
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       requestTimeout,
+		ReadTimeout:       cmp.Or(s.patience, requestTimeout),
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return late },
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
@@ -51,9 +59,10 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	go func() {
 		defer close(done)
 		<-ctx.Done()
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
+		drain, cancelDrain := context.WithTimeout(late, cmp.Or(s.Drain, time.Second))
+		defer cancelDrain()
 		if srv.Shutdown(drain) != nil {
+			cancel()
 			srv.Close()
 		}
 	}()
@@ -66,7 +75,26 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 }
 
 // Handler of the endpoints. Every one of them asks who is there first.
-func (s *Server) Handler() http.Handler {
+func (s *Server) Handler() http.Handler { return s.handler(context.Background()) }
+
+// handler of requests that end with stop, except those who follow events: these hear how it ended.
+func (s *Server) handler(stop context.Context) http.Handler {
+	all := http.NewServeMux()
+	all.HandleFunc("GET /v1/events/follow", s.follow)
+	all.Handle("/", endWith(stop, s.requests()))
+	return s.guard(all)
+}
+
+func endWith(stop context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(stop, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+func (s *Server) requests() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.get(func(r *http.Request) (any, error) {
 		return s.Backend.Status(r.Context())
@@ -89,12 +117,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/containers/prepare", s.get(s.prepare))
 	mux.HandleFunc("POST /v1/containers/gone", post(s, byPeer(s.Backend.Gone)))
 	mux.HandleFunc("GET /v1/events", s.get(s.events))
-	mux.HandleFunc("GET /v1/events/follow", s.follow)
 	s.superviseRoutes(mux)
 	mux.HandleFunc("/", s.get(func(r *http.Request) (any, error) {
 		return nil, fmt.Errorf("%w: %s %s", ErrNotFound, r.Method, r.URL.Path)
 	}))
-	return s.guard(mux)
+	return mux
 }
 
 type importRequest struct {
@@ -178,7 +205,8 @@ func (s *Server) events(r *http.Request) (any, error) {
 	return s.Backend.Events(r.Context(), q)
 }
 
-// follow streams one event a line, until the client goes away.
+// follow streams one event a line, until the client goes away or the backend has sent its last one. Only the latter ends
+// the stream in good order: a client can tell.
 func (s *Server) follow(w http.ResponseWriter, r *http.Request) {
 	after, err := intParam(r, "after", 0, 1<<53)
 	if err != nil {
@@ -197,6 +225,9 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	s.Log.Debug("an event stream ended", "err", err)
+	if err != nil {
+		panic(http.ErrAbortHandler) // this is how net/http cuts a chunked answer short
+	}
 }
 
 func intParam(r *http.Request, name string, unset, most int) (int, error) {

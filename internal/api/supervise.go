@@ -29,7 +29,7 @@ const (
 // WorkloadModes in the order of what they do.
 var WorkloadModes = []WorkloadMode{ModeAuto, ModeLearn, ModeShadow, ModeEnforce, ModeOff}
 
-// ModeChange is a wish. The agent writes the caller's name into By where it is empty.
+// ModeChange is a wish. The server writes the caller's name into By where it is empty.
 type ModeChange struct {
 	Workload string       `json:"workload"` // its ID, name, or the beginning of one
 	Mode     WorkloadMode `json:"mode"`

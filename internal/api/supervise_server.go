@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,13 +26,21 @@ func (s *Server) superviseRoutes(mux *http.ServeMux) {
 		}
 		return b.Modes(r.Context(), r.FormValue("workload"))
 	}))
-	mux.HandleFunc("POST /v1/modes", byRoot(s, Moder.SetMode, ModeChange.check))
+	mux.HandleFunc("POST /v1/modes", byRoot(s, func(b Moder, ctx context.Context, by Peer, c ModeChange) (ModeState, error) {
+		c.By = cmp.Or(c.By, by.Name())
+		return b.SetMode(ctx, by, c)
+	}, ModeChange.check))
 	mux.HandleFunc("POST /v1/attach", byRoot(s, Attacher.Attach, AttachRequest.check))
 	mux.HandleFunc("POST /v1/seal", byRoot(s, Sealer.Seal, SealRequest.check))
-	mux.HandleFunc("POST /v1/grants", byRoot(s, Granter.Grant, GrantRequest.check))
+	mux.HandleFunc("POST /v1/grants", byRoot(s, func(b Granter, ctx context.Context, by Peer, g GrantRequest) (GrantResult, error) {
+		g.By = cmp.Or(g.By, by.Name())
+		return b.Grant(ctx, by, g)
+	}, GrantRequest.check))
 }
 
-func notSupervising() error { return fmt.Errorf("%w: this agent does not supervise", ErrNotFound) }
+func notSupervising() error {
+	return hint.Add(fmt.Errorf("%w: this agent does not supervise", ErrNotFound), "whittle doctor says what this host lacks")
+}
 
 // byRoot asks a Backend that is a B, for privileged peers only.
 func byRoot[B, In, Out any](s *Server, f func(B, context.Context, Peer, In) (Out, error), check func(In) error) http.HandlerFunc {
