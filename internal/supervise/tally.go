@@ -12,9 +12,11 @@ import (
 // Key is what makes two held calls the same for a journal.
 type Key struct {
 	Lane    string
+	Phase   string
 	Role    string
 	Call    syscalls.Call
 	Allowed bool
+	Errno   int32 // of a refusal; beside Allowed, of the refusal that it would have been
 	Why     string
 }
 
@@ -83,7 +85,7 @@ func (t *Tally) Note(k Key, at time.Time, tid int, comm string) {
 
 // line of a key, or of the coarser key that there is still room for.
 func (t *Tally) line(k Key) *tallied {
-	byCall := Key{Lane: k.Lane, Call: k.Call, Allowed: k.Allowed, Why: Other}
+	byCall := Key{Lane: k.Lane, Call: k.Call, Allowed: k.Allowed, Errno: k.Errno, Why: Other}
 	for _, try := range [...]struct {
 		key  Key
 		room int
