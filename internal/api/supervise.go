@@ -100,7 +100,7 @@ type GrantRequest struct {
 	Workload string         `json:"workload"` // its ID, name, or the beginning of one
 	Call     string         `json:"call"`     // NAME or ABI:NAME
 	Allow    bool           `json:"allow"`
-	Phases   []policy.Phase `json:"phases,omitempty"` // all when empty
+	Phases   []policy.Phase `json:"phases,omitempty"` // of what is allowed; all when empty. A call is denied in all
 	By       string         `json:"by,omitempty"`
 	Why      string         `json:"why,omitempty"`
 }

@@ -121,5 +121,8 @@ func (g GrantRequest) check() error {
 	if g.Workload == "" || g.Call == "" {
 		return invalid("name a workload and a call")
 	}
+	if !g.Allow && len(g.Phases) > 0 {
+		return invalid("a call is denied in every phase")
+	}
 	return nil
 }

@@ -117,6 +117,10 @@ func TestSuperviseRefuses(t *testing.T) {
 		{"no mode", func() error { _, err := c.SetMode(ctx, ModeChange{Workload: "w"}); return err }, "unknown mode"},
 		{"mode of nothing", func() error { _, err := c.SetMode(ctx, ModeChange{Mode: ModeOff}); return err }, "no workload"},
 		{"grant of nothing", func() error { _, err := c.Grant(ctx, GrantRequest{Workload: "w"}); return err }, "a workload and a call"},
+		{"deny in a phase", func() error {
+			_, err := c.Grant(ctx, GrantRequest{Workload: "w", Call: "c", Phases: []policy.Phase{policy.Run}})
+			return err
+		}, "every phase"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := tt.ask(); err == nil || !strings.Contains(err.Error(), tt.want) {

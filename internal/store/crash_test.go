@@ -45,6 +45,8 @@ func runJob(job, dir string) int {
 	switch job {
 	case "write":
 		err = writeForever(dir)
+	case "supervise":
+		err = superviseForever(dir)
 	case "fill":
 		err = fillDisk(dir)
 	default:
