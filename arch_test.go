@@ -26,6 +26,7 @@ const module = "github.com/whittle-sec/whittle"
 var layers = map[string][]string{
 	// Vocabulary.
 	"internal/hint":     {},
+	"internal/jsonedit": {},
 	"internal/syscalls": {},
 	"internal/workload": {},
 	"internal/observe":  {"internal/syscalls", "internal/workload"},
@@ -51,11 +52,14 @@ var layers = map[string][]string{
 	"internal/engine/process": {"internal/engine", "internal/hint"},
 
 	// Adapters: each knows the engine it adapts and what we ask of one, and no sibling.
-	"internal/engine/oci":    {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
+	"internal/engine/oci":    {"internal/engine", "internal/engine/process", "internal/hint", "internal/jsonedit", "internal/workload"},
 	"internal/engine/podman": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
 	"internal/engine/docker": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
 	// What makes an engine call whittle, written to its configuration and taken back.
-	"internal/install": {"internal/engine/oci", "internal/hint"},
+	"internal/install": {"internal/engine/oci", "internal/hint", "internal/jsonedit"},
+
+	// Who answers for one supervised container: the plan decides, with what the kernel says of the caller.
+	"internal/ward": {"internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},
 
 	// The daemon.
 	"internal/store": {"internal/hint", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
@@ -64,7 +68,7 @@ var layers = map[string][]string{
 		"internal/api", "internal/cve", "internal/engine", "internal/engine/process", "internal/filter", "internal/hint",
 		"internal/holder", "internal/inject", "internal/kernel", "internal/learn", "internal/observe", "internal/plan",
 		"internal/policy", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
-		"internal/workload",
+		"internal/ward", "internal/workload",
 	},
 
 	// For tests.

@@ -95,7 +95,7 @@ func proposeSets(p *policy.Policy, t observe.Trace, r Result) {
 }
 
 // roleKey is "PATH:GENERATION".
-func roleKey(r observe.Role) string { return fmt.Sprintf("%s:%d", r.Exe, r.Generation) }
+func roleKey(r observe.Role) string { return policy.RoleKey(r.Exe, r.Generation) }
 
 func proposeDenied(p *policy.Policy, t observe.Trace) {
 	most := map[syscalls.Call]uint64{} // of one errno

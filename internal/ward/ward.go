@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ward is one supervised container: the plan it runs under, how strictly that is applied, and the judge that
+// answers its held calls with them. It decides nothing itself (package plan does), reads no listener (package supervise
+// does) and knows no other container.
+package ward
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/supervise"
+)
+
+// Mode is what becomes of a call that the plan refuses. The zero Mode refuses it.
+type Mode uint32
+
+const (
+	Enforce Mode = iota
+	Shadow       // it is let through and counted
+	Off          // everything is let through and only the number of calls is counted
+)
+
+func (m Mode) String() string {
+	switch m {
+	case Shadow:
+		return "shadow"
+	case Off:
+		return "off"
+	}
+	return "enforce"
+}
+
+// Kernel is what a ward asks of kernel.Observer.
+type Kernel interface {
+	Who(id kernel.ID, tid int) (kernel.Who, bool)
+	Stage(id kernel.ID) (observe.Stage, bool)
+}
+
+// Orders are what a ward goes by. They are not changed after OrdersOf.
+type Orders struct {
+	Plan     *plan.Plan
+	Policy   policy.Policy // that the plan was made of
+	Revision int           // of the policy, as stored
+	programs []string      // paths in the roles of the policy
+}
+
+// OrdersOf a policy.
+func OrdersOf(p policy.Policy, revision int, o plan.Options) *Orders {
+	programs := map[string]bool{}
+	for _, calls := range p.ABIs {
+		for role := range calls.Roles {
+			if at := strings.LastIndexByte(role, ':'); at > 0 {
+				programs[role[:at]] = true
+			}
+		}
+	}
+	return &Orders{Plan: plan.Make(p, o), Policy: p, Revision: revision, programs: slices.Sorted(maps.Keys(programs))}
+}
+
+// Ward is one supervised container. Its methods may be called by any goroutine.
+type Ward struct {
+	Tally *supervise.Tally
+	now   func() time.Time
+
+	kernel   Kernel
+	observed atomic.Uint32 // kernel.ID
+	mode     atomic.Uint32
+	orders   atomic.Pointer[Orders]
+	known    roles
+
+	calls, wouldDeny, denied atomic.Uint64
+}
+
+// New ward of a container that the kernel observes under id.
+func New(k Kernel, id kernel.ID, o *Orders, m Mode, now func() time.Time) *Ward {
+	w := &Ward{Tally: supervise.NewTally(), now: now, kernel: k}
+	w.observed.Store(uint32(id))
+	w.orders.Store(o)
+	w.mode.Store(uint32(m))
+	return w
+}
+
+// SetOrders for the next held call.
+func (w *Ward) SetOrders(o *Orders) { w.orders.Store(o) }
+
+// Orders that held calls are answered by.
+func (w *Ward) Orders() *Orders { return w.orders.Load() }
+
+// SetMode for the next held call.
+func (w *Ward) SetMode(m Mode) { w.mode.Store(uint32(m)) }
+
+// Mode in force.
+func (w *Ward) Mode() Mode { return Mode(w.mode.Load()) }
+
+// SetObserved tells under which id the kernel knows the container from now on.
+func (w *Ward) SetObserved(id kernel.ID) { w.observed.Store(uint32(id)) }
+
+// Counts of the held calls: all of them, those that shadow let through although the plan refuses them, and those that
+// were refused.
+func (w *Ward) Counts() (calls, wouldDeny, denied uint64) {
+	return w.calls.Load(), w.wouldDeny.Load(), w.denied.Load()
+}
+
+// Phase that the container is in. One that the kernel does not know of is running, which is the strictest.
+func (w *Ward) Phase() policy.Phase {
+	stage, ok := w.kernel.Stage(kernel.ID(w.observed.Load()))
+	if !ok {
+		return policy.Run
+	}
+	switch stage {
+	case observe.StageBoot:
+		return policy.Boot
+	case observe.StageReload:
+		return policy.Reload
+	case observe.StageStop:
+		return policy.Stop
+	}
+	return policy.Run
+}
+
+// Judge for the container's listeners. lane is that of the processes which came with the listener, for those that the
+// kernel has not seen being made.
+func (w *Ward) Judge(lane observe.Lane) supervise.Judge {
+	return func(h supervise.Held) supervise.Verdict {
+		calls := w.calls.Add(1)
+		mode := Mode(w.mode.Load())
+		if mode == Off {
+			return supervise.Verdict{Allow: true}
+		}
+		orders := w.orders.Load()
+		asker := w.asker(h, lane, orders)
+		a := orders.Plan.Answer(asker, h.Call, h.Args)
+		allow := a.Action == policy.Allow
+		var refused uint64
+		switch {
+		case allow:
+		case mode == Shadow:
+			refused = w.wouldDeny.Add(1)
+		default:
+			refused = w.denied.Add(1)
+		}
+		w.note(h, asker, a, allow || mode == Shadow, calls, refused)
+		return supervise.Verdict{Allow: allow || mode == Shadow, Errno: a.Errno}
+	}
+}
+
+// asker of a held call. Reading about a thread is not racy here: the answer counts only while the call waits, and as
+// long as it waits its thread is the same and executes no other program.
+func (w *Ward) asker(h supervise.Held, lane observe.Lane, o *Orders) plan.Asker {
+	asker := plan.Asker{Lane: lane, Phase: w.Phase()}
+	if who, ok := w.kernel.Who(kernel.ID(w.observed.Load()), h.TID); ok {
+		asker.Lane, asker.Birth = who.Lane, who.Birth
+		if who.Role.Exe != "" {
+			asker.Role = policy.RoleKey(who.Role.Exe, who.Role.Generation)
+		}
+		return asker
+	}
+	asker.Role, asker.Birth = w.known.find(h.TID, o.programs)
+	return asker
+}
+
+func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed bool, calls, refused uint64) {
+	key := supervise.Key{
+		Lane: laneName(asker.Lane), Phase: asker.Phase.String(), Call: h.Call, Allowed: allowed, Errno: a.Errno,
+	}
+	comm := ""
+	if refused > 0 {
+		key.Role, key.Why = asker.Role, a.Why
+		if refused&(refused-1) == 0 || refused < 64 { // a flood is not read about each time
+			comm = commOf(h.TID)
+		}
+	}
+	w.Tally.Note(key, w.now(), h.TID, comm)
+}
+
+// roles of processes that the kernel programs did not see being made: those that were there before the agent.
+type roles struct {
+	mu    sync.Mutex
+	found map[program]string
+}
+
+// program that a process runs. It changes with an exec.
+type program struct {
+	tgid     int
+	start    uint64
+	dev, ino uint64
+	forked   bool
+}
+
+// maxPrograms bounds what is remembered of a container that makes processes without end.
+const maxPrograms = 4096
+
+// birthAge is how old a process may be to count as being born, where nothing else is known of it.
+const birthAge = 5 * time.Second
+
+// find the role of a thread by /proc: the role whose path leads, in the container's own file system, to the file
+// that the process executes. "" when there is none or it cannot be told.
+func (r *roles) find(tid int, programs []string) (role string, birth bool) {
+	t, err := supervise.Lookup(tid)
+	if err != nil {
+		return "", false
+	}
+	birth = t.Age < birthAge
+	key := program{t.TGID, t.Start, t.ExeDev, t.ExeIno, t.Forked}
+	r.mu.Lock()
+	role, ok := r.found[key]
+	r.mu.Unlock()
+	if ok {
+		return role, birth
+	}
+	generation := uint8(0)
+	if t.Forked {
+		generation = 1
+	}
+	for _, path := range programs {
+		if supervise.SameFile(t.TGID, path) {
+			role = policy.RoleKey(path, generation)
+			break
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.found == nil || len(r.found) >= maxPrograms {
+		r.found = map[program]string{}
+	}
+	r.found[key] = role
+	return role, birth
+}
