@@ -59,6 +59,7 @@ func (s Selection) phases() []Phase {
 //   - The kernel's own calls (syscalls.KernelOwn) are allowed with any arguments.
 //   - A call of the floor, of a selected phase or, if selected, of the exec lane is allowed if its arguments match its
 //     rules. Rules belong to the call, not to a lane: whoever writes them includes the values of every lane.
+//   - A call that is withheld counts as one of the floor's at most.
 //   - Everything else is refused, with the errno of RefusalErrno.
 func Decide(p Policy, sel Selection, call syscalls.Call, args [6]uint64) Decision {
 	calls := p.ABIs[call.ABI]
@@ -108,14 +109,15 @@ func RefusalErrno(p Policy, call syscalls.Call) int32 {
 
 // selected is the calls of a selection, before argument rules.
 func (c *Calls) selected(sel Selection) syscalls.Set {
-	set := c.Floor
+	var set syscalls.Set
 	for _, phase := range sel.phases() {
 		set = set.Union(c.Phases[phase])
 	}
 	if sel.Exec {
 		set = set.Union(c.Exec)
 	}
-	return set
+	// The floor goes past what is withheld: without it the container would not start.
+	return set.Minus(c.withheld()).Union(c.Floor)
 }
 
 // Matches reports whether an argument satisfies the rule.

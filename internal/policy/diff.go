@@ -17,15 +17,16 @@ type Scope string
 
 // The scopes in the order in which changes are listed.
 const (
-	ScopePhase  Scope = "phase"  // the service lane
-	ScopeFloor  Scope = "floor"  // the runtime lane
-	ScopeExec   Scope = "exec"   // the exec lane
-	ScopeRole   Scope = "role"   // the service lane by role
-	ScopeArgs   Scope = "args"   // argument rules
-	ScopeDenied Scope = "denied" // refused while learning
+	ScopePhase    Scope = "phase"    // the service lane
+	ScopeFloor    Scope = "floor"    // the runtime lane
+	ScopeExec     Scope = "exec"     // the exec lane
+	ScopeRole     Scope = "role"     // the service lane by role
+	ScopeArgs     Scope = "args"     // argument rules
+	ScopeDenied   Scope = "denied"   // refused while learning
+	ScopeWithheld Scope = "withheld" // by a person
 )
 
-var scopes = []Scope{ScopePhase, ScopeFloor, ScopeExec, ScopeRole, ScopeArgs, ScopeDenied}
+var scopes = []Scope{ScopePhase, ScopeFloor, ScopeExec, ScopeRole, ScopeArgs, ScopeDenied, ScopeWithheld}
 
 // Change is one line of a difference.
 type Change struct {
@@ -93,6 +94,7 @@ func (d *differ) calls() {
 		}
 		d.sets(Change{Scope: ScopeRole, Role: role, Phase: "birth"}, ra.Birth, rb.Birth)
 	}
+	d.sets(Change{Scope: ScopeWithheld}, d.a.withheld(), d.b.withheld())
 	for nr := range syscalls.SetOf(slices.Concat(keys(d.a.Args), keys(d.b.Args))...).All() {
 		d.rules(nr)
 	}
@@ -146,7 +148,7 @@ func (c Change) String() string {
 	if native := c.ABI == syscalls.X86_64 || c.ABI == syscalls.ARM64; !native {
 		parts[0] += " (" + c.ABI.String() + ")"
 	}
-	if c.Scope != ScopeArgs && c.Scope != ScopeDenied {
+	if c.Scope != ScopeArgs && c.Scope != ScopeDenied && c.Scope != ScopeWithheld {
 		if how := c.Evidence.brief(); how != "" {
 			parts = append(parts, how)
 		}

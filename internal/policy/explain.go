@@ -152,7 +152,10 @@ func explainRefused(e *Explanation, p Policy, call syscalls.Call) {
 	e.Errno = RefusalErrno(p, call)
 	inExec := calls.Exec.Has(call.Nr)
 	denied, wasDenied := calls.Denied[call.Nr]
+	why, isWithheld := calls.Withheld[call.Nr]
 	switch {
+	case isWithheld:
+		e.say("%s is refused: it was withheld %s.", call, why)
 	case inExec:
 		e.say("For the service it is refused: %s was never seen there.", call)
 	case wasDenied:
@@ -167,7 +170,7 @@ func explainRefused(e *Explanation, p Policy, call syscalls.Call) {
 	e.say("%s", errnoWords(p, call))
 	explainEquivalents(e, p, call)
 	explainGaps(e, p)
-	if !inExec {
+	if !inExec && !isWithheld {
 		e.say("It becomes allowed when the workload is learned again while it does what needs the call.")
 	}
 }

@@ -14,7 +14,8 @@ import (
 )
 
 // Merge is what a and b allow together: replicas and restarts of a workload add. Nothing that either allows, with whatever
-// arguments, is refused by the result, and it is complete only if both are, with one exception: a run that was observed
+// arguments, is refused by the result, except what a person withheld from one of them, which is withheld from both. It is
+// complete only if both are, with one exception: a run that was observed
 // late or not to its end, and missed nothing else, does not make a policy partial that has a whole run behind it.
 //
 // Merging is commutative and, but for the estimates and words of Settled, associative, and merging a policy with itself
@@ -180,6 +181,7 @@ func mergeCalls(a, b *Calls) *Calls {
 		Roles:    mergeMaps(a.Roles, b.Roles, RoleCalls.union),
 		Evidence: mergeMaps(a.Evidence, b.Evidence, mergeEvidence),
 		Denied:   mergeMaps(a.Denied, b.Denied, mergeDenied),
+		Withheld: mergeMaps(a.Withheld, b.Withheld, mergeReasons),
 		Args:     make(map[uint32][]ArgRule),
 	}
 	for _, nr := range slices.Concat(slices.Collect(maps.Keys(a.Args)), slices.Collect(maps.Keys(b.Args))) {
@@ -237,7 +239,7 @@ func mergeEvidence(a, b Evidence) Evidence {
 		Roles:  append(a.Roles, b.Roles...),
 		Rate:   max(a.Rate, b.Rate),
 		Runs:   addInts(a.Runs, b.Runs),
-		Reason: strings.Join(reasons(a.Reason, b.Reason), reasonSeparator),
+		Reason: mergeReasons(a.Reason, b.Reason),
 	}
 	switch {
 	// What was never counted has no times: its zeros are not the start of a container.
@@ -260,6 +262,8 @@ func strongerSource(a, b string) string {
 	}
 	return a
 }
+
+func mergeReasons(a, b string) string { return strings.Join(reasons(a, b), reasonSeparator) }
 
 // mergeDenied prefers ENOSYS: the workload was seen to live with it.
 func mergeDenied(a, b DeniedCall) DeniedCall {

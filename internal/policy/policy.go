@@ -80,6 +80,8 @@ type Calls struct {
 	Evidence map[uint32]Evidence
 	// Denied calls: another filter answered them with this errno while they were learned. They are not allowed.
 	Denied map[uint32]DeniedCall
+	// Withheld calls, and who withheld each and why. They are in no set but Floor, whatever is learned: a person said so.
+	Withheld map[uint32]string
 	// Args constrains a call to the values that were observed. A call without an entry is not constrained.
 	Args map[uint32][]ArgRule
 }

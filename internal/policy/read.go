@@ -181,6 +181,9 @@ func (s *scanner) calls(abi syscalls.ABI, c *Calls) error {
 		case "denied":
 			c.Denied, err = perCall(s, abi, (*scanner).denied)
 			return err
+		case "withheld":
+			c.Withheld, err = perCall(s, abi, (*scanner).reason)
+			return err
 		case "args":
 			c.Args, err = perCall(s, abi, (*scanner).argRules)
 			return err
@@ -291,6 +294,8 @@ func (s *scanner) evidence() (e Evidence, err error) {
 		return s.unknown(key)
 	})
 }
+
+func (s *scanner) reason() (why string, err error) { return why, s.label(&why, 16*maxText) }
 
 func (s *scanner) denied() (d DeniedCall, err error) {
 	err = s.object(func(key string) error {
