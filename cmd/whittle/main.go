@@ -21,6 +21,10 @@ import (
 var version = "unknown"
 
 func main() {
+	if isRuntime(os.Args[0]) {
+		a := &app{in: os.Stdin, out: os.Stdout, talk: os.Stderr}
+		os.Exit(a.runtimeNamed(context.Background(), os.Args[0], os.Args[1:]))
+	}
 	// No handler is installed here: commands that live long handle their signals themselves (see untilSignal).
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

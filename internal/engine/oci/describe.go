@@ -49,10 +49,8 @@ func Describe(s State) (engine.Container, *specs.Spec, error) {
 		return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
 	}
 	c := fromSpec(s, spec)
-	if c.Engine == "podman" {
-		if err := addPodmanImage(&c, s.Bundle); err != nil {
-			return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
-		}
+	if err := addImage(&c, spec, s.Bundle); err != nil {
+		return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
 	}
 	if c.CgroupID, err = ownCgroup(p); err != nil {
 		return engine.Container{}, nil, fmt.Errorf("describe container %s: %w", s.ID, err)
@@ -116,6 +114,15 @@ func fromSpec(s State, spec *specs.Spec) engine.Container {
 	}
 	if created, err := time.Parse(time.RFC3339Nano, annotations[createdAtKey]); err == nil {
 		c.StartedAt = created
+	}
+	// Podman keeps labels to itself. What an annotation says to Whittle counts as a label.
+	for key, value := range annotations {
+		if strings.HasPrefix(key, "whittle.") {
+			if c.Labels == nil {
+				c.Labels = make(map[string]string)
+			}
+			c.Labels[workload.Printable(key, 200)] = workload.Printable(value, 200)
+		}
 	}
 	return c
 }

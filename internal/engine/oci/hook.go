@@ -18,6 +18,8 @@ import (
 const (
 	CreateRuntime = "createRuntime" // its init, cgroup and namespaces are there, and it has made no call
 	Poststop      = "poststop"      // it was deleted
+	// Precreate is Podman's alone: config.json comes in on stdin and goes out on stdout. See PrecreateHook.
+	Precreate = "precreate"
 )
 
 // HookTime is how long a hook holds up its container at most.
@@ -54,10 +56,7 @@ func Hook(ctx context.Context, stage string, stdin io.Reader, stderr io.Writer, 
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(stderr, "whittle: warning: %v; the container starts without\n", err)
-	if h := hint.Of(err); h != "" {
-		fmt.Fprintf(stderr, "whittle: hint: %s\n", h)
-	}
+	warn(stderr, err)
 }
 
 func tell(ctx context.Context, stage string, stdin io.Reader, notify func(context.Context, Notice) error) (err error) {
@@ -87,11 +86,13 @@ func MakeNotice(stage string, s State) (Notice, error) {
 		// Podman runs this stage itself, after the runtime has forgotten the container, and leaves the annotations out.
 		if _, err := graphDir(s.Bundle, s.ID); err == nil {
 			n.Container.Engine = "podman"
+		} else if spec, err := readSpec(s.Bundle); err == nil && dockerRoot(spec) != "" && n.Container.Engine == "oci" {
+			n.Container.Engine = "docker"
 		}
 		n.Container.State = engine.Exited
 		return n, nil
 	default:
-		return Notice{}, hint.Add(fmt.Errorf("unknown hook stage %q", stage), "the stages are createRuntime and poststop")
+		return Notice{}, hint.Add(fmt.Errorf("unknown hook stage %q", stage), "the stages are precreate, createRuntime and poststop")
 	}
 	c, spec, err := Describe(s)
 	if err != nil {

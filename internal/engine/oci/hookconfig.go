@@ -30,7 +30,7 @@ type hookConfig struct {
 // stay there: a hook that is missing makes every container fail.
 func HookConfig(whittle, socket string) map[string][]byte {
 	files := make(map[string][]byte)
-	for _, stage := range []string{CreateRuntime, Poststop} {
+	for _, stage := range []string{Precreate, CreateRuntime, Poststop} {
 		c := hookConfig{Version: "1.0.0", Stages: []string{stage}}
 		c.Hook.Path = whittle
 		c.Hook.Args = []string{"whittle", "hook", stage, "--socket", socket}

@@ -177,7 +177,7 @@ func TestHookReturns(t *testing.T) {
 
 func TestHookConfig(t *testing.T) {
 	files := HookConfig("/usr/bin/whittle", "/run/w \"x\".sock")
-	if len(files) != 2 {
+	if len(files) != 3 {
 		t.Fatalf("%d files", len(files))
 	}
 	for name, text := range files {

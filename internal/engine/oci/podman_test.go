@@ -21,6 +21,16 @@ import (
 // TestMain is also the hook: the runtime starts this binary with the arguments of HookConfig, and the notice is recorded in
 // the directory that stands for the agent's socket.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 5 && os.Args[1] == "hook" && os.Args[2] == Precreate {
+		PrecreateHook(context.Background(), os.Stdin, os.Stdout, os.Stderr, func(_ context.Context, d Draft) (json.RawMessage, error) {
+			text, err := json.Marshal(d)
+			if err != nil {
+				return nil, err
+			}
+			return nil, os.WriteFile(filepath.Join(os.Args[4], Precreate+"-"+d.Container.ID), text, 0o600)
+		})
+		os.Exit(0)
+	}
 	if len(os.Args) == 5 && os.Args[1] == "hook" {
 		Hook(context.Background(), os.Args[2], os.Stdin, os.Stderr, func(_ context.Context, n Notice) error {
 			text, err := json.Marshal(n)
@@ -85,6 +95,7 @@ func underPodman(t *testing.T, runtime string) {
 	if want.CgroupID <= 1 || want.MountNS == 0 {
 		t.Fatalf("podman's container: %+v", want)
 	}
+	drafted(t, notices, got)
 	c := got.Container
 	c.State, c.StartedAt = want.State, want.StartedAt // it has been started since
 	if fmt.Sprintf("%+v", c) != fmt.Sprintf("%+v", want) {
@@ -112,6 +123,28 @@ func underPodman(t *testing.T, runtime string) {
 		if c := read(CreateRuntime, id).Container; c.CgroupID != 0 || c.MountNS == 0 {
 			t.Errorf("without a cgroup of its own it is described as %+v", c)
 		}
+	}
+}
+
+// drafted checks that the container was described before it was created as it was afterwards.
+func drafted(t *testing.T, notices string, created Notice) {
+	t.Helper()
+	var d Draft
+	text, err := os.ReadFile(filepath.Join(notices, Precreate+"-"+created.Container.ID))
+	if err == nil {
+		err = json.Unmarshal(text, &d)
+	}
+	if err != nil {
+		t.Errorf("the precreate hook recorded nothing: %v", err)
+		return
+	}
+	want := created.Container
+	want.PID, want.CgroupID, want.MountNS, want.Runtime = 0, 0, 0, engine.Runtime{}
+	if fmt.Sprintf("%+v", d.Container) != fmt.Sprintf("%+v", want) {
+		t.Errorf("before it was created it was\n%+v\nand then\n%+v", d.Container, want)
+	}
+	if d.Annotations[managerKey] != "libpod" || len(d.Profile) == 0 {
+		t.Errorf("annotations %q, profile %.100s", d.Annotations, d.Profile)
 	}
 }
 
