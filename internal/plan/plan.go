@@ -3,13 +3,19 @@
 // Package plan splits a policy into what the kernel lets through, what is held and asked about each time, and what is
 // refused without asking; and it answers the held calls by lane, phase, role, birth and arguments. It reads no listener
 // and journals nothing (package supervise does the one, the agent the other).
+//
+// A call earns its place among those the kernel lets through by being hot or harmless. What is rare and risky is held, and
+// so is what only booting needs: a call that the kernel lets through cannot be taken away when the phase ends.
+// docs/decisions/0006-open-or-held.md has the rule and its reasons.
 package plan
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
-	"github.com/whittle-sec/whittle/internal/filter"
-	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
@@ -23,6 +29,18 @@ const (
 	Shut              // the kernel refuses without asking
 )
 
+var placeNames = [...]string{Held: "held", Open: "open", Shut: "shut"}
+
+func (p Place) String() string {
+	if int(p) < len(placeNames) {
+		return placeNames[p]
+	}
+	return fmt.Sprintf("place%d", uint8(p))
+}
+
+// MarshalText is String.
+func (p Place) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 // Entry is one call of the plan.
 type Entry struct {
 	Call  syscalls.Call
@@ -35,64 +53,101 @@ type Entry struct {
 
 // Options of a plan. Use Default.
 type Options struct {
-	HeldCost   time.Duration                 // what one held call costs
+	HeldCost   time.Duration                 // what one held call costs: 5 µs at best, 30–100 where another CPU is woken
+	CallCost   time.Duration                 // what a call and the work around it cost on average, to weigh shares by
 	Budget     float64                       // of a core, for each call
-	BootCalls  uint64                        // a boot-only call made more often than this in one boot is Bulk
-	Floor      map[syscalls.ABI]syscalls.Set // what the runtime needs after it loaded the filter
-	AlwaysOpen []string                      // never held, whatever the policy says
+	BootCalls  uint64                        // a call that is made more often than this in one boot is Bulk, if it would be held
+	Floor      map[syscalls.ABI]syscalls.Set // what the runtime needs after it loaded the filter, besides the policy's own floor
+	AlwaysOpen []string                      // open if in the policy or the floor and shut if not: never held
 }
 
 // Default options.
 func Default() Options {
-	return Options{HeldCost: 10 * time.Microsecond, Budget: 0.005, BootCalls: 2000, AlwaysOpen: []string{"write"}}
+	return Options{
+		HeldCost:  10 * time.Microsecond,
+		CallCost:  5 * time.Microsecond,
+		Budget:    0.005,
+		BootCalls: 2000,
+		// runc passes the listener on with it, and refuses profiles that would have it wait for itself.
+		AlwaysOpen: []string{"write"},
+	}
 }
 
 // Plan of one policy. It is not changed after Make, and may be used by many goroutines.
-type Plan struct{}
+type Plan struct {
+	policy   policy.Policy
+	options  Options
+	entries  []Entry
+	tables   map[syscalls.ABI]*table
+	bulk     bool
+	reloaded bool // a reload was learned
+	stopped  bool // a stop was learned
+}
+
+// table is what a plan knows of one ABI.
+type table struct {
+	calls   *policy.Calls
+	class   *classes
+	entries [syscalls.MaxNr]Entry
+	service syscalls.Set // the service lane's calls in all phases
+	all     syscalls.Set // every lane's
+	byRole  syscalls.Set // calls that some role is known to make
+	roles   map[string]role
+	unknown role // what every known role may
+	whole   role // what the service may, whoever asks
+}
 
 // Make the plan of a policy.
-func Make(p policy.Policy, o Options) *Plan { return &Plan{} }
+func Make(p policy.Policy, o Options) *Plan {
+	pl := &Plan{policy: policy.Normal(p), options: o, tables: make(map[syscalls.ABI]*table)}
+	total := 0.0
+	for _, calls := range pl.policy.ABIs {
+		for nr := range servicePhases(calls).All() {
+			total += calls.Evidence[nr].Rate
+		}
+		pl.reloaded = pl.reloaded || !calls.Phases[policy.Reload].Empty()
+		pl.stopped = pl.stopped || !calls.Phases[policy.Stop].Empty()
+	}
+	for _, abi := range slices.Sorted(maps.Keys(pl.policy.ABIs)) {
+		if classesOf(abi) == nil {
+			continue // no such ABI: refused as a whole
+		}
+		pl.tables[abi] = pl.table(abi, total)
+	}
+	return pl
+}
 
-// Entries are all named calls of the policy's ABIs, by ABI and name.
-func (p *Plan) Entries() []Entry { return nil }
+func (p *Plan) table(abi syscalls.ABI, total float64) *table {
+	calls := p.policy.ABIs[abi]
+	t := &table{calls: calls, class: classesOf(abi), service: servicePhases(calls), all: calls.All()}
+	placer := placer{
+		o: p.options, abi: abi, calls: calls, class: t.class, service: t.service, all: t.all, runs: calls.Phases[policy.Run],
+		floor: calls.Floor.Union(p.options.Floor[abi]), always: numbers(abi, p.options.AlwaysOpen), total: total,
+	}
+	var listed []Entry
+	for nr := range uint32(syscalls.MaxNr) {
+		e := placer.place(nr)
+		t.entries[nr] = e
+		p.bulk = p.bulk || e.Bulk
+		if t.class.known.Has(nr) || t.all.Has(nr) {
+			listed = append(listed, e)
+		}
+	}
+	slices.SortFunc(listed, func(a, b Entry) int { return cmp.Compare(a.Call.String(), b.Call.String()) })
+	p.entries = append(p.entries, listed...)
+	t.makeRoles(p.reloaded)
+	return t
+}
 
-// Booting is the filter while the container boots: Bulk calls are Open.
-func (p *Plan) Booting() *filter.Rules { return &filter.Rules{Foreign: filter.Errno(uint16(policy.ENOSYS))} }
+func servicePhases(c *policy.Calls) (s syscalls.Set) {
+	for _, phase := range policy.Phases {
+		s = s.Union(c.Phases[phase])
+	}
+	return s
+}
 
-// Running is the filter from the end of the boot on; the same as Booting when nothing is Bulk.
-func (p *Plan) Running() *filter.Rules { return p.Booting() }
+// Entries are all named calls of the policy's ABIs, and what the policy has besides, by ABI and name.
+func (p *Plan) Entries() []Entry { return slices.Clone(p.entries) }
 
 // HasBulk reports whether Booting and Running differ.
-func (p *Plan) HasBulk() bool { return false }
-
-// Asker is whose call is held. Role is "PATH:GENERATION" as in policy.Calls.Roles, "" when it is not known.
-type Asker struct {
-	Lane  observe.Lane
-	Phase policy.Phase
-	Role  string
-	Birth bool
-}
-
-// Answer to a held call. The zero Answer refuses.
-type Answer struct {
-	Action policy.Action
-	Errno  int32
-	Novel  bool // in no phase and lane of the policy
-	Why    string
-}
-
-// Answer a held call.
-func (p *Plan) Answer(a Asker, call syscalls.Call, args [6]uint64) Answer {
-	return Answer{Errno: policy.EPERM}
-}
-
-// Column is one phase beside the others.
-type Column struct {
-	Phase       policy.Phase
-	Calls       map[syscalls.ABI]syscalls.Set
-	Removes     map[syscalls.ABI]syscalls.Set // in the column before and not in this one
-	Neutralised int                           // CVEs
-}
-
-// Columns are the policy's phases that were learned, in order.
-func (p *Plan) Columns() []Column { return nil }
+func (p *Plan) HasBulk() bool { return p.bulk }
