@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A call that waits is answered after at most one share of every container that floods. There is one worker, and it is
+// stopped inside a flood's call until the other container's call is known to wait: what it answers from there on until
+// that call's turn is counted, not timed.
+func TestFairShare(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		floods int
+	}{{"one flood", 1}, {"three floods", 3}} {
+		t.Run(test.name, func(t *testing.T) {
+			s := run(t, 1)
+			var answered atomic.Int64
+			var stop atomic.Bool
+			stopped, goOn := make(chan struct{}), make(chan struct{})
+			for i := range test.floods {
+				p := newProcess(t, "flood 16")
+				add(t, s.Supervisor, Container(i), p.listener, func(Held) Verdict {
+					if stop.CompareAndSwap(true, false) {
+						stopped <- struct{}{}
+						<-goOn
+					}
+					answered.Add(1)
+					return Verdict{Errno: 1}
+				})
+			}
+			victim := newCaller(t)
+			var seen int64
+			add(t, s.Supervisor, 100, victim.listener, func(Held) Verdict {
+				seen = answered.Load()
+				return Verdict{Errno: 2}
+			})
+			worst := int64(0)
+			for range 200 {
+				stop.Store(true)
+				<-stopped
+				done := victim.start(unix.SYS_GETPPID)
+				waiting(t, victim.listener)
+				before := answered.Load()
+				goOn <- struct{}{}
+				if errno := <-done; errno != 2 {
+					t.Fatalf("the other container's call gave %v", errno)
+				}
+				worst = max(worst, seen-before)
+			}
+			if limit := int64(share * test.floods); worst > limit {
+				t.Errorf("a call waited for %d others, want at most %d", worst, limit)
+			}
+			t.Logf("a call waited for at most %d others", worst)
+		})
+	}
+}
+
+// A flood by 64 threads is answered by one worker at a time, and leaves no memory behind; another container's calls go on.
+func TestFlood(t *testing.T) {
+	s := run(t, 4)
+	p := newProcess(t, "flood 64")
+	var inside, most, flooded atomic.Int64
+	add(t, s.Supervisor, 1, p.listener, func(Held) Verdict {
+		n := inside.Add(1)
+		defer inside.Add(-1)
+		if n > most.Load() {
+			most.Store(n)
+		}
+		flooded.Add(1)
+		return Verdict{Allow: true}
+	})
+	victim := newCaller(t)
+	add(t, s.Supervisor, 2, victim.listener, refuse(unix.EACCES))
+	until := func(n int64) {
+		for flooded.Load() < n {
+			if _, errno := victim.call(unix.SYS_GETPPID); errno != unix.EACCES {
+				t.Fatalf("the other container's call gave %v", errno)
+			}
+		}
+	}
+	until(5_000)
+	before := memory()
+	asked, calls := s.Answered(), flooded.Load()
+	until(calls + 100_000)
+	after, told := memory(), s.Answered()
+	if most.Load() != 1 {
+		t.Errorf("%d calls of one container were judged at once", most.Load())
+	}
+	n := told.Received - asked.Received
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
+		t.Errorf("the heap grew by %d bytes over %d calls", grown, n)
+	}
+	t.Logf("%d held calls, of them %d of the other container: heap %d → %d", n, told.Refused-asked.Refused, before.HeapAlloc, after.HeapAlloc)
+	p.kill()
+	if c := <-s.Idle(); c != 1 {
+		t.Errorf("idle: %d, want 1", c)
+	}
+}
+
+func memory() (m runtime.MemStats) {
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m
+}
+
+// Answering allocates nothing.
+func TestNoGarbage(t *testing.T) {
+	s := run(t, 1)
+	p := newProcess(t, "flood 1")
+	var calls atomic.Int64
+	add(t, s.Supervisor, 1, p.listener, func(Held) Verdict { calls.Add(1); return Verdict{Allow: true} })
+	reach := func(n int64) {
+		for calls.Load() < n {
+			runtime.Gosched()
+		}
+	}
+	reach(1000)
+	before := memory()
+	start := calls.Load()
+	reach(start + 10_000)
+	after := memory()
+	if made := after.Mallocs - before.Mallocs; made > 1000 {
+		t.Errorf("%d allocations over 10000 calls", made)
+	}
+}
