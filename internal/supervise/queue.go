@@ -134,3 +134,18 @@ func rootEvent(c Container, events uint32) unix.EpollEvent {
 func eventContainer(e unix.EpollEvent) Container {
 	return Container(uint32(e.Fd)) | Container(uint32(e.Pad))<<32
 }
+
+// duplicates of the listeners that are open.
+func (q *queue) duplicates() (fds []int, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for listener := range q.listeners {
+		fd, dupErr := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
+		if dupErr != nil {
+			err = fmt.Errorf("duplicate a listener: %w", dupErr)
+			continue
+		}
+		fds = append(fds, fd)
+	}
+	return fds, err
+}

@@ -220,6 +220,14 @@ func (s *Supervisor) Listeners(c Container) int {
 	return 0
 }
 
+// Duplicates of a container's listeners, for a holder. The caller owns them, and must not read them.
+func (s *Supervisor) Duplicates(c Container) ([]int, error) {
+	if q := s.queue(c); q != nil {
+		return q.duplicates()
+	}
+	return nil, nil
+}
+
 // Idle reports each container whose last listener hung up: its last filtered task is gone. Where listeners are added
 // meanwhile the report may be out of date, so ask Listeners. A slow reader loses nothing and delays nobody. The channel
 // is never closed.

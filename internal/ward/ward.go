@@ -72,6 +72,7 @@ type Ward struct {
 	now   func() time.Time
 
 	kernel   Kernel
+	init     int // the container's first process, for the lane of those that the kernel did not see being made
 	observed atomic.Uint32 // kernel.ID
 	mode     atomic.Uint32
 	orders   atomic.Pointer[Orders]
@@ -80,9 +81,9 @@ type Ward struct {
 	calls, wouldDeny, denied atomic.Uint64
 }
 
-// New ward of a container that the kernel observes under id.
-func New(k Kernel, id kernel.ID, o *Orders, m Mode, now func() time.Time) *Ward {
-	w := &Ward{Tally: supervise.NewTally(), now: now, kernel: k}
+// New ward of a container that the kernel observes under id, and whose first process is init.
+func New(k Kernel, id kernel.ID, init int, o *Orders, m Mode, now func() time.Time) *Ward {
+	w := &Ward{Tally: supervise.NewTally(), now: now, kernel: k, init: init}
 	w.observed.Store(uint32(id))
 	w.orders.Store(o)
 	w.mode.Store(uint32(m))
@@ -127,36 +128,33 @@ func (w *Ward) Phase() policy.Phase {
 	return policy.Run
 }
 
-// Judge for the container's listeners. lane is that of the processes which came with the listener, for those that the
-// kernel has not seen being made.
-func (w *Ward) Judge(lane observe.Lane) supervise.Judge {
-	return func(h supervise.Held) supervise.Verdict {
-		calls := w.calls.Add(1)
-		mode := Mode(w.mode.Load())
-		if mode == Off {
-			return supervise.Verdict{Allow: true}
-		}
-		orders := w.orders.Load()
-		asker := w.asker(h, lane, orders)
-		a := orders.Plan.Answer(asker, h.Call, h.Args)
-		allow := a.Action == policy.Allow
-		var refused uint64
-		switch {
-		case allow:
-		case mode == Shadow:
-			refused = w.wouldDeny.Add(1)
-		default:
-			refused = w.denied.Add(1)
-		}
-		w.note(h, asker, a, allow || mode == Shadow, calls, refused)
-		return supervise.Verdict{Allow: allow || mode == Shadow, Errno: a.Errno}
+// Judge a held call of the container. It is a supervise.Judge.
+func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
+	w.calls.Add(1)
+	mode := Mode(w.mode.Load())
+	if mode == Off {
+		return supervise.Verdict{Allow: true}
 	}
+	orders := w.orders.Load()
+	asker := w.asker(h, orders)
+	a := orders.Plan.Answer(asker, h.Call, h.Args)
+	allow := a.Action == policy.Allow
+	var refused uint64
+	switch {
+	case allow:
+	case mode == Shadow:
+		refused = w.wouldDeny.Add(1)
+	default:
+		refused = w.denied.Add(1)
+	}
+	w.note(h, asker, a, allow || mode == Shadow, refused)
+	return supervise.Verdict{Allow: allow || mode == Shadow, Errno: a.Errno}
 }
 
 // asker of a held call. Reading about a thread is not racy here: the answer counts only while the call waits, and as
 // long as it waits its thread is the same and executes no other program.
-func (w *Ward) asker(h supervise.Held, lane observe.Lane, o *Orders) plan.Asker {
-	asker := plan.Asker{Lane: lane, Phase: w.Phase()}
+func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
+	asker := plan.Asker{Phase: w.Phase()}
 	if who, ok := w.kernel.Who(kernel.ID(w.observed.Load()), h.TID); ok {
 		asker.Lane, asker.Birth = who.Lane, who.Birth
 		if who.Role.Exe != "" {
@@ -164,11 +162,18 @@ func (w *Ward) asker(h supervise.Held, lane observe.Lane, o *Orders) plan.Asker 
 		}
 		return asker
 	}
-	asker.Role, asker.Birth = w.known.find(h.TID, o.programs)
+	t, err := supervise.Lookup(h.TID)
+	if err != nil {
+		return asker // in no lane: nothing is allowed there
+	}
+	asker.Lane, asker.Birth, asker.Role = observe.LaneExec, t.Age < birthAge, w.known.find(t, o.programs)
+	if descends(t.TGID, w.init) {
+		asker.Lane = observe.LaneService
+	}
 	return asker
 }
 
-func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed bool, calls, refused uint64) {
+func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed bool, refused uint64) {
 	key := supervise.Key{
 		Lane: laneName(asker.Lane), Phase: asker.Phase.String(), Call: h.Call, Allowed: allowed, Errno: a.Errno,
 	}
@@ -202,20 +207,15 @@ const maxPrograms = 4096
 // birthAge is how old a process may be to count as being born, where nothing else is known of it.
 const birthAge = 5 * time.Second
 
-// find the role of a thread by /proc: the role whose path leads, in the container's own file system, to the file
-// that the process executes. "" when there is none or it cannot be told.
-func (r *roles) find(tid int, programs []string) (role string, birth bool) {
-	t, err := supervise.Lookup(tid)
-	if err != nil {
-		return "", false
-	}
-	birth = t.Age < birthAge
+// find the role of a process by /proc: the role whose path leads, in the container's own file system, to the file that the
+// process executes. "" when there is none.
+func (r *roles) find(t supervise.Task, programs []string) (role string) {
 	key := program{t.TGID, t.Start, t.ExeDev, t.ExeIno, t.Forked}
 	r.mu.Lock()
 	role, ok := r.found[key]
 	r.mu.Unlock()
 	if ok {
-		return role, birth
+		return role
 	}
 	generation := uint8(0)
 	if t.Forked {
@@ -233,5 +233,5 @@ func (r *roles) find(tid int, programs []string) (role string, birth bool) {
 		r.found = map[program]string{}
 	}
 	r.found[key] = role
-	return role, birth
+	return role
 }
