@@ -47,7 +47,7 @@ type Kept struct {
 // Refused is what the holder refused of one container while no agent was there.
 type Refused struct {
 	Container string        `json:"container"`
-	Call      syscalls.Call `json:"call"` // the zero Call for numbers that Whittle does not know, and where there were too many
+	Call      syscalls.Call `json:"call,omitzero"` // the zero Call for numbers that Whittle does not know, and where there were too many
 	Count     uint64        `json:"count"`
 	Since     time.Time     `json:"since"`
 	Last      time.Time     `json:"last"`

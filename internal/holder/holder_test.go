@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/testenv"
+)
+
+// This binary is also the holder, an agent and an OCI runtime's user, as processes of their own.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "holder":
+			os.Exit(report(holderMain(os.Args[2:])))
+		case "agent":
+			os.Exit(report(agentMain(os.Args[2])))
+		}
+	}
+	testenv.Main(m)
+}
+
+func report(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func holderMain(args []string) error {
+	var c Config
+	flags := flag.NewFlagSet("holder", flag.ExitOnError)
+	flags.StringVar(&c.Control, "control", "", "")
+	flags.StringVar(&c.Listener, "listener", "", "")
+	flags.StringVar(&c.Group, "group", "", "")
+	flags.DurationVar(&c.Wait, "wait", 0, "")
+	flags.DurationVar(&c.Linger, "linger", 0, "")
+	detach := flags.Bool("detach", false, "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *detach {
+		return Detach(os.Args[0], c)
+	}
+	c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer cancel()
+	return Serve(ctx, c)
+}
+
+// agentMain connects, says how many listeners there are, and hangs.
+func agentMain(control string) error {
+	client, err := Dial(context.Background(), control)
+	if err != nil {
+		return err
+	}
+	fmt.Println(len(client.Listeners()))
+	select {}
+}
+
+// container is a thread of this process under a filter that holds mkdirat.
+type container struct {
+	fd      int // its listener; the test's
+	calls   chan struct{}
+	results chan unix.Errno
+	ended   chan struct{}
+}
+
+// mkdirat asks for no directory that could be made: ENOENT when the call is let through.
+const letThrough = unix.ENOENT
+
+func newContainer(t *testing.T) *container {
+	t.Helper()
+	c := &container{calls: make(chan struct{}), results: make(chan unix.Errno, 1), ended: make(chan struct{})}
+	started := make(chan error)
+	go c.live(started)
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if c.fd >= 0 {
+			unix.Close(c.fd)
+		}
+		c.end()
+	})
+	return c
+}
+
+// live on a thread that ends with its goroutine, because it is never unlocked.
+func (c *container) live(started chan<- error) {
+	defer close(c.ended)
+	runtime.LockOSThread()
+	prog := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_MKDIRAT, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER,
+		uintptr(unsafe.Pointer(&fprog)))
+	if errno != 0 {
+		started <- errno
+		return
+	}
+	c.fd = int(fd)
+	started <- nil
+	path, _ := unix.BytePtrFromString("/proc/none/none")
+	at := unix.AT_FDCWD
+	for range c.calls {
+		_, _, errno := unix.Syscall(unix.SYS_MKDIRAT, uintptr(at), uintptr(unsafe.Pointer(path)), 0)
+		c.results <- errno
+	}
+}
+
+func (c *container) end() {
+	if c.calls != nil {
+		close(c.calls)
+		c.calls = nil
+	}
+	<-c.ended
+}
+
+func (c *container) call() { c.calls <- struct{}{} }
+
+func (c *container) wants(t *testing.T, want unix.Errno) {
+	t.Helper()
+	if got := <-c.results; got != want {
+		t.Errorf("the call returned %v, want %v", got, want)
+	}
+}
+
+// answer one held call with CONTINUE.
+func answer(t *testing.T, fd int) {
+	t.Helper()
+	var n notification
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		t.Fatalf("receive: %v", errno)
+	}
+	r := response{id: n[0], flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r))); errno != 0 {
+		t.Fatalf("answer: %v", errno)
+	}
+}
+
+// state as a runtime sends it.
+func state(id string) []byte {
+	data, err := json.Marshal(specs.ContainerProcessState{
+		Version: "1.0.2", Fds: []string{specs.SeccompFdName}, Pid: 4711, Metadata: "meta",
+		State: specs.State{Version: "1.0.2", ID: id, Status: specs.StateCreating, Bundle: "/bundle", Annotations: map[string]string{"a": "b"}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// handOver as runc and crun do it.
+func handOver(t *testing.T, path string, data []byte, fds ...int) {
+	t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, _, err := conn.WriteMsgUnix(data, unix.UnixRights(fds...), nil); err != nil && !errors.Is(err, unix.EPIPE) {
+		t.Fatal(err)
+	}
+}
+
+// give a container's listener to the holder, and keep none.
+func (c *container) give(t *testing.T, path, id string) {
+	t.Helper()
+	handOver(t, path, state(id), c.fd)
+	unix.Close(c.fd)
+	c.fd = -1
+}
+
+// config in a short directory: a socket's path has at most 107 bytes.
+func config(t *testing.T) Config {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "wh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return Config{Control: dir + "/c", Listener: dir + "/l", Wait: time.Hour, Linger: -1}
+}
+
+// journal is a log that can be read while it is written.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
+// serve in this process. stop ends it, as SIGTERM does.
+func serve(t *testing.T, c Config) (log *journal, stop func()) {
+	t.Helper()
+	log = &journal{}
+	c.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, c) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if t.Failed() {
+			t.Log(log)
+		}
+	})
+	t.Cleanup(stop)
+	eventually(t, "the holder answers", func() bool { return reachable(c.Listener) })
+	return log, stop
+}
+
+func reachable(path string) bool {
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+// process is a holder of its own, and its pid.
+func process(t *testing.T, c Config, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"holder"}, c.Args()...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = &journal{}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(cmd, unix.SIGKILL) })
+	eventually(t, "the holder answers", func() bool { return reachable(c.Listener) })
+	return cmd
+}
+
+func kill(cmd *exec.Cmd, signal unix.Signal) {
+	_ = cmd.Process.Signal(signal)
+	_ = cmd.Wait()
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not after 20 s: %s", what)
+		}
+	}
+}
+
+func dial(t *testing.T, c Config) *Client {
+	t.Helper()
+	client, err := Dial(t.Context(), c.Control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func next(t *testing.T, client *Client) Kept {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	k, err := client.Next(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(k.FD) })
+	return k
+}
+
+// listeners of a new connection, once the holder has as many.
+func listeners(t *testing.T, c Config, count int) (*Client, []Kept) {
+	t.Helper()
+	client := dial(t, c)
+	list := client.Listeners()
+	for len(list) < count {
+		list = append(list, next(t, client))
+	}
+	for _, k := range list {
+		t.Cleanup(func() { unix.Close(k.FD) })
+	}
+	return client, list
+}
+
+// agentProcess has connected, and has as many listeners.
+func agentProcess(t *testing.T, c Config) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "agent", c.Control)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(cmd, unix.SIGKILL) })
+	line := make([]byte, 8)
+	if _, err := io.ReadAtLeast(out, line, 1); err != nil {
+		t.Fatalf("the agent says nothing: %v", err)
+	}
+	return cmd
+}
+
+func self(t *testing.T) string {
+	t.Helper()
+	exe, err := filepath.Abs(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
+func lockText(c Config) string {
+	data, _ := os.ReadFile(c.Control + ".lock")
+	return strings.TrimSpace(string(data))
+}
