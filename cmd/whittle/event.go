@@ -96,6 +96,9 @@ func newEventFollow(a *app) *cobra.Command {
 			if errors.Is(err, context.Canceled) {
 				return nil
 			}
+			if err == nil {
+				a.say("the agent stopped, and these were its last events; start it again with: sudo %s", a.command("agent"))
+			}
 			return err
 		},
 	}

@@ -16,7 +16,7 @@ import (
 func newPolicy(a *app) *cobra.Command {
 	return group("policy", "what was learned of each workload",
 		newPolicyList(a), newPolicyShow(a), newPolicyExplain(a), newPolicyExport(a), newPolicyImport(a), newPolicyDiff(a),
-		newPolicyHistory(a))
+		newPolicyHistory(a), newPolicyMode(a), newPolicyAllow(a), newPolicyDeny(a))
 }
 
 func newPolicyList(a *app) *cobra.Command {

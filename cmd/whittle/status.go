@@ -41,7 +41,7 @@ func newStatus(a *app) *cobra.Command {
 			if a.json {
 				return a.printJSON(s)
 			}
-			return printStatus(a.out, s)
+			return a.printStatus(a.out, s)
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep watching until interrupted")
@@ -108,7 +108,7 @@ func (a *app) watchStatus(ctx context.Context, client *api.Client, one string) e
 func (a *app) redraw(s api.Status) error {
 	var page bytes.Buffer
 	page.WriteString("\x1b[H\x1b[J") // home, clear to the end
-	if err := printStatus(&page, s); err != nil {
+	if err := a.printStatus(&page, s); err != nil {
 		return err
 	}
 	_, err := a.out.Write(page.Bytes())
@@ -129,23 +129,27 @@ func printChanges(w io.Writer, s api.Status, shown map[string]string) error {
 	return nil
 }
 
-func printStatus(out io.Writer, s api.Status) error {
+func (a *app) printStatus(out io.Writer, s api.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "agent %s, pid %d, up %s", s.Version, s.PID, time.Since(s.Started).Round(time.Second))
 	if len(s.Engines) > 0 {
 		fmt.Fprintf(w, ", %s", strings.Join(s.Engines, ", "))
 	}
 	fmt.Fprintln(w)
-	for _, p := range s.Problems {
+	for _, p := range append(deviations(s.Containers), s.Problems...) {
 		fmt.Fprintf(w, "problem: %s\n", oneLine(p))
 	}
 	if len(s.Containers) == 0 {
 		fmt.Fprintln(w, "no containers")
 		return w.Flush()
 	}
-	fmt.Fprintln(w, "\nCONTAINER\tWORKLOAD\tMODE\tPHASE\tCALLS\tNEXT BURST / EPOCH UNSEEN\tREFUSED\tNOTE")
+	fmt.Fprintln(w, "\nCONTAINER\tWORKLOAD\tMODE\tPHASE\tCALLS\tP(NEW) BURST/EPOCH\tREFUSED\tNOTE")
 	for _, c := range s.Containers {
-		fmt.Fprintln(w, strings.Join(statusRow(c), "\t"))
+		row := statusRow(c)
+		if s := c.Supervision; s != nil && s.Listeners > 0 {
+			row[phaseColumn] += " " + age(time.Since(s.PhaseSince))
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -155,25 +159,14 @@ func printStatus(out io.Writer, s api.Status) error {
 			return err
 		}
 	}
-	return printRefused(out, s.Containers)
+	if err := printSupervised(out, s.Containers); err != nil {
+		return err
+	}
+	return a.printRefused(out, s.Containers)
 }
 
-// printRefused of every container: who asked for what.
-func printRefused(out io.Writer, containers []api.Container) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	head := "\nREFUSED IN\tCALL\tTIMES\tBY\tLANE\tLAST"
-	for _, c := range containers {
-		for _, r := range c.Refused {
-			if head != "" {
-				fmt.Fprintln(w, head)
-				head = ""
-			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s[%d]\t%s\t%s\n", c.Name, r.Call, r.Count, r.Comm, r.PID, r.Lane,
-				r.Last.Local().Format(time.DateTime))
-		}
-	}
-	return w.Flush()
-}
+// phaseColumn of a statusRow. Its age is added when the page is printed: a row is compared with the one before.
+const phaseColumn = 3
 
 func statusRow(c api.Container) []string {
 	calls, unseen, phase := "-", "-", "-"
@@ -192,6 +185,17 @@ func statusRow(c api.Container) []string {
 	for _, r := range c.Refused {
 		refused += r.Count
 	}
+	denied := fmt.Sprint(refused)
+	if s := c.Supervision; s != nil {
+		phase = s.Phase.String()
+		denied = fmt.Sprint(refused + s.Denied)
+		if s.Mode == api.ModeShadow {
+			denied += fmt.Sprintf(" (would: %d)", s.WouldDeny)
+		}
+		if s.Listeners > 0 {
+			calls = fmt.Sprintf("%d open, %d held", s.Open, s.Held)
+		}
+	}
 	note, _, more := strings.Cut(oneLine(c.Note), ", ")
 	if more {
 		note += " …" // printStatus has it whole when it is asked about one container
@@ -201,5 +205,5 @@ func statusRow(c api.Container) []string {
 	} else if c.Late {
 		note = strings.TrimPrefix(note+"; partial: it ran before the agent did", "; ")
 	}
-	return []string{c.Name, c.WorkloadName, string(c.Mode), phase, calls, unseen, fmt.Sprint(refused), note}
+	return []string{oneLine(c.Name), oneLine(c.WorkloadName), modeOf(c), phase, calls, unseen, denied, note}
 }
