@@ -22,13 +22,13 @@ func TestEveryNumber(t *testing.T) {
 	s := run(t, 4)
 	c := newCaller(t)
 	errnoOf := func(nr uint32) unix.Errno { return unix.Errno(1 + nr%133) }
-	var last Held
+	var judged atomic.Pointer[Held]
 	var asked uint64
 	add(t, s.Supervisor, 7, c.listener, func(h Held) Verdict {
 		if !h.Valid() {
 			t.Errorf("call %v is not valid while it is judged", h.Call)
 		}
-		last = h
+		judged.Store(&h)
 		return Verdict{Errno: int32(errnoOf(h.Call.Nr))}
 	})
 	native, _ := syscalls.Native(runtime.GOARCH)
@@ -41,13 +41,14 @@ func TestEveryNumber(t *testing.T) {
 		if errno != errnoOf(nr) {
 			t.Errorf("call %d gave %v, want %v", nr, errno, errnoOf(nr))
 		}
+		last := *judged.Load()
 		want := Held{Container: 7, ID: last.ID, TID: c.tid, Call: syscalls.Call{ABI: native, Nr: nr},
 			Args: [6]uint64{1, 2, 3, 4, 1 << 40, magic}, IP: last.IP, listener: last.listener}
 		if last != want || last.IP == 0 {
 			t.Errorf("call %d: the judge got %+v, want %+v", nr, last, want)
 		}
 	}
-	if last.Valid() {
+	if judged.Load().Valid() {
 		t.Error("an answered call is still valid")
 	}
 	for _, nr := range []uintptr{syscalls.MaxNr, 5000, 0x3fffffff} {

@@ -35,9 +35,9 @@ func TestFairShare(t *testing.T) {
 				})
 			}
 			victim := newCaller(t)
-			var seen int64
+			var seen atomic.Int64
 			add(t, s.Supervisor, 100, victim.listener, func(Held) Verdict {
-				seen = answered.Load()
+				seen.Store(answered.Load())
 				return Verdict{Errno: 2}
 			})
 			worst := int64(0)
@@ -51,7 +51,7 @@ func TestFairShare(t *testing.T) {
 				if errno := <-done; errno != 2 {
 					t.Fatalf("the other container's call gave %v", errno)
 				}
-				worst = max(worst, seen-before)
+				worst = max(worst, seen.Load()-before)
 			}
 			if limit := int64(share * test.floods); worst > limit {
 				t.Errorf("a call waited for %d others, want at most %d", worst, limit)

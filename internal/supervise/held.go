@@ -40,8 +40,9 @@ type Verdict struct {
 	Errno int32
 }
 
-// Judge answers held calls. It may run on any worker, and never twice at once for one container. There are few workers
-// for all containers, so it must not block for long. One that panics has refused.
+// Judge answers held calls. It may run on any worker, but never twice at once for one container, and each run sees what
+// the one before it wrote: what only this container's judge touches needs no lock. There are few workers for all
+// containers, so it must not block for long. One that panics has refused.
 type Judge func(Held) Verdict
 
 // Past the last errno that user space may see: include/linux/errno.h keeps 512 and up for the kernel itself.
