@@ -65,16 +65,16 @@ func (p *Plan) Answer(a Asker, call syscalls.Call, args [6]uint64) Answer {
 
 // inLane answers before arguments are looked at.
 func (p *Plan) inLane(a Asker, t *table, nr uint32) Answer {
-	if why, ok := t.calls.Withheld[nr]; ok {
-		return Answer{Why: "withheld " + why}
-	}
 	e := t.entries[nr]
+	why, withheld := t.calls.Withheld[nr]
 	switch {
 	case e.Place == Shut:
 		return Answer{Why: e.Why}
 	case e.Place == Open:
 		// The kernel lets it through for everybody. A filter of before it was opened may still ask.
 		return allow("%s", e.Why)
+	case withheld:
+		return Answer{Why: "withheld " + why}
 	case a.Lane == observe.LaneExec:
 		return p.exec(t, nr)
 	}

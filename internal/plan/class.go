@@ -78,7 +78,7 @@ var critical = map[string]string{
 // waits are calls in which a thread sleeps for as long as nothing happens. A signal, or the injection of a filter, ends the
 // sleep, and the kernel makes the call again: under the phase of then, not of when it fell asleep.
 var waits = []string{
-	"read", "readv", "recv", "recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", "accept", "accept4",
+	"read", "readv", "recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", "accept", "accept4",
 	"epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "ppoll_time64", "select", "_newselect", "pselect6",
 	"pselect6_time64", "nanosleep", "clock_nanosleep", "clock_nanosleep_time64", "pause", "rt_sigsuspend", "sigsuspend",
 	"rt_sigtimedwait", "rt_sigtimedwait_time64", "wait4", "waitid", "waitpid", "futex", "futex_time64", "futex_wait",

@@ -91,6 +91,8 @@ func (pl *placer) decideService(nr uint32, e Entry) (Place, string) {
 		return Open, why
 	}
 	switch {
+	case ruled && c.critical.Has(nr):
+		return Held, critical[syscalls.Name(pl.abi, nr)] + ", with some arguments only" + pl.when(nr)
 	case ruled:
 		// Its arguments cost nothing to look at where it is held, and the kernel's bitmap where it is not.
 		return Held, "only some arguments are allowed, and it is rare" + pl.when(nr)
