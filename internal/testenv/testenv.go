@@ -47,6 +47,18 @@ func NeedPodman(t testing.TB) {
 	need(t, "podman", podman())
 }
 
+// NeedDocker is for tests that run containers of a private Docker.
+func NeedDocker(t testing.TB) {
+	t.Helper()
+	need(t, "docker", daemon("dockerd", "docker", "containerd", "runc"))
+}
+
+// NeedContainerd is for tests that run containers of a private containerd.
+func NeedContainerd(t testing.TB) {
+	t.Helper()
+	need(t, "containerd", daemon("containerd", "ctr", "containerd-shim-runc-v2", "runc"))
+}
+
 // NeedRuntime is for tests that call an OCI runtime ("runc", "crun") directly.
 func NeedRuntime(t testing.TB, name string) {
 	t.Helper()
@@ -164,6 +176,19 @@ var podman = sync.OnceValue(func() string {
 	}
 	return probe("podman", "--version")
 })
+
+// daemon needs root, and all of these tools.
+func daemon(tools ...string) string {
+	if reason := root(); reason != "" {
+		return reason
+	}
+	for _, name := range tools {
+		if reason := tool(name); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
 
 var gcc = sync.OnceValue(func() string {
 	return compiles(`int main(void) { return 0; }`)

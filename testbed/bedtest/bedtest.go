@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bedtest gives a test a private Podman for its duration. It decides nothing about when to skip: call testenv first.
+// Package bedtest gives a test a private Podman, Docker or containerd for its duration. It decides nothing about when to skip: call testenv first.
 package bedtest
 
 import (
@@ -19,12 +19,7 @@ const Busybox = "localhost/busybox:test"
 // Up starts a private Podman and removes it when the test ends.
 func Up(t testing.TB, runtime string) *testbed.Env {
 	t.Helper()
-	// Not t.TempDir: it names the directory after the test, and a socket's path has 107 bytes at most.
-	dir, err := os.MkdirTemp("", "bed")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := testbed.Up(t.Context(), dir, runtime)
+	e, err := testbed.Up(t.Context(), shortDir(t), runtime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +31,60 @@ func Up(t testing.TB, runtime string) *testbed.Env {
 	return e
 }
 
+// UpDocker starts a private Docker with a busybox image and removes it when the test ends.
+func UpDocker(t testing.TB, config map[string]any) *testbed.Docker {
+	t.Helper()
+	d, err := testbed.UpDocker(t.Context(), shortDir(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Down(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := d.Run(t.Context(), "load", "--quiet", "--input", Archive(t, image.Config{Name: Busybox}, BusyboxFiles(t))); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// UpContainerd starts a private containerd with a busybox image and removes it when the test ends.
+func UpContainerd(t testing.TB) *testbed.Containerd {
+	t.Helper()
+	c, err := testbed.UpContainerd(t.Context(), shortDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Down(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := c.Ctr(t.Context(), "image", "import", Archive(t, image.Config{Name: Busybox}, BusyboxFiles(t))); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// shortDir is removed with what is in it by those it is for. Not t.TempDir: a socket's path has 107 bytes at most.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // Load an image.
 func Load(t testing.TB, e *testbed.Env, config image.Config, files []image.File) {
+	t.Helper()
+	Podman(t, e, "load", "--quiet", "--input", Archive(t, config, files))
+}
+
+// Archive of an image, which every engine loads.
+func Archive(t testing.TB, config image.Config, files []image.File) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "image.tar")
 	f, err := os.Create(name)
@@ -48,7 +95,7 @@ func Load(t testing.TB, e *testbed.Env, config image.Config, files []image.File)
 	if err := image.Write(f, config, files); err != nil {
 		t.Fatal(err)
 	}
-	Podman(t, e, "load", "--quiet", "--input", name)
+	return name
 }
 
 // LoadBusybox needs testenv.NeedTool(t, "busybox"), statically linked.

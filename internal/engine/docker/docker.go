@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+// inspectors ask Docker at the same time: one container that is being started must not hold up the list.
+const inspectors = 8
+
+func printable(s string) string { return workload.Printable(s, 200) }
+
+// List describes the containers that have a process.
+func (d *Docker) List(ctx context.Context) ([]engine.Container, error) {
+	var listed []struct{ ID string }
+	query := url.Values{"filters": {`{"status":["running","paused"]}`}}
+	if err := d.get(ctx, "/containers/json", query, &listed); err != nil {
+		return nil, fmt.Errorf("list docker's containers: %w", err)
+	}
+	found := make([]engine.Container, len(listed))
+	failed := make([]error, len(listed))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range inspectors {
+		wg.Go(func() {
+			for i := range next {
+				found[i], failed[i] = d.Inspect(ctx, listed[i].ID)
+			}
+		})
+	}
+	for i := range listed {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	var errs []error
+	var out []engine.Container
+	for i, c := range found {
+		switch {
+		case errors.Is(failed[i], engine.ErrUnknownContainer): // removed meanwhile
+		case failed[i] != nil:
+			errs = append(errs, failed[i])
+		case c.State.Alive():
+			out = append(out, c)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// inspection is what is read of Docker's ContainerJSON.
+type inspection struct {
+	ID    string `json:"Id"`
+	Name  string // "/web"
+	Path  string
+	Args  []string
+	Image string // "sha256:…" of its configuration; of its manifest where containerd stores the images
+	State struct {
+		Status    string
+		Pid       int
+		StartedAt time.Time
+	}
+	Config struct {
+		Image      string
+		Labels     map[string]string
+		StopSignal string
+	}
+	HostConfig struct {
+		Privileged  bool
+		SecurityOpt []string
+		Runtime     string
+	}
+}
+
+// Inspect describes one container.
+func (d *Docker) Inspect(ctx context.Context, id string) (engine.Container, error) {
+	doing := "inspect docker's container " + printable(id)
+	if !nameable(id) {
+		err := fmt.Errorf("%s: %w", doing, engine.ErrUnknownContainer)
+		return engine.Container{}, hint.Add(err, "see which containers there are with `docker ps --all`")
+	}
+	var in inspection
+	if err := d.get(ctx, "/containers/"+id+"/json", nil, &in); err != nil {
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if in.ID == "" {
+		return engine.Container{}, fmt.Errorf("%s: the answer has no id: %w", doing, engine.ErrIncompatible)
+	}
+	c := describe(in)
+	host, err := d.host(ctx, in.HostConfig.Runtime)
+	if err != nil {
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if err := locate(&c, in, host); err != nil {
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	return c, nil
+}
+
+// nameable is what Docker lets a container be called. Anything else in an address would ask for something else.
+func nameable(id string) bool {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_.-", r)
+	}
+	return id != "" && len(id) <= 1024 && strings.Trim(id, ".") != "" && !strings.ContainsFunc(id, func(r rune) bool { return !plain(r) })
+}
+
+// describe turns Docker's words into ours. What may come from an image or a command line is made printable, except what
+// identifies: the digest and the command.
+func describe(in inspection) engine.Container {
+	c := engine.Container{
+		Container: workload.Container{
+			Engine: "docker",
+			ID:     in.ID,
+			Name:   printable(strings.TrimPrefix(in.Name, "/")),
+			Workload: workload.Workload{
+				Image:   printable(in.Config.Image),
+				Digest:  in.Image,
+				Command: append([]string{in.Path}, in.Args...),
+			},
+		},
+		State:           state(in.State.Status),
+		ImageID:         strings.TrimPrefix(in.Image, "sha256:"),
+		StopSignal:      engine.ParseSignal(in.Config.StopSignal),
+		Seccomp:         seccomp(in),
+		NoNewPrivileges: slices.Contains([]string{"no-new-privileges", "true"}, option(in.HostConfig.SecurityOpt, "no-new-privileges")),
+		StartedAt:       in.State.StartedAt,
+	}
+	for key, value := range in.Config.Labels {
+		if c.Labels == nil {
+			c.Labels = make(map[string]string, len(in.Config.Labels))
+		}
+		c.Labels[printable(key)] = printable(value)
+	}
+	return c
+}
+
+func state(dockers string) engine.State {
+	switch dockers {
+	case "running":
+		return engine.Running
+	case "paused":
+		return engine.Paused
+	case "created":
+		return engine.Created
+	}
+	return engine.Exited
+}
+
+// seccomp reads what Docker was asked for. A profile of somebody's own has no path: the client sends its contents.
+func seccomp(in inspection) string {
+	switch asked := option(in.HostConfig.SecurityOpt, "seccomp"); {
+	case in.HostConfig.Privileged, asked == "unconfined":
+		return engine.SeccompUnconfined
+	case asked != "" && asked != "builtin":
+		return ""
+	}
+	return engine.SeccompDefault
+}
+
+// option is the value of name=VALUE or name:VALUE, or the name itself when it stands alone.
+func option(options []string, name string) string {
+	for _, o := range options {
+		rest, ok := strings.CutPrefix(o, name)
+		switch {
+		case !ok:
+		case rest == "":
+			return name
+		case rest[0] == '=' || rest[0] == ':':
+			return rest[1:]
+		}
+	}
+	return ""
+}

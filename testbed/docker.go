@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testbed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Docker is a private dockerd, with a containerd of its own. Its containers have no network but the host's or none.
+type Docker struct{ *box }
+
+// UpDocker starts one in a directory that must not exist or be empty. The config is a daemon.json's; it may be nil. On an error
+// nothing is left.
+func UpDocker(ctx context.Context, dir string, config map[string]any) (*Docker, error) {
+	b, err := newBox(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("start a private docker: %w", err)
+	}
+	d := &Docker{b}
+	if err = d.Configure(config); err == nil {
+		err = d.serve(ctx, d.Socket(), "dockerd", "--config-file", d.path("daemon.json"), "--host", "unix://"+d.Socket(),
+			"--data-root", d.path("root"), "--exec-root", d.path("exec"), "--pidfile", d.path("pid"),
+			"--iptables=false", "--ip-forward=false", "--bridge=none",
+			"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+d.parent)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start a private docker in %s: %w", dir, err), d.Down())
+	}
+	return d, nil
+}
+
+// Socket of the API.
+func (d *Docker) Socket() string { return d.path("docker.sock") }
+
+// ConfigFile is the daemon.json.
+func (d *Docker) ConfigFile() string { return d.path("daemon.json") }
+
+// Configure writes daemon.json. A running dockerd reads it at Reload.
+func (d *Docker) Configure(config map[string]any) error {
+	if config == nil {
+		config = map[string]any{}
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("configure docker: %w", err)
+	}
+	return os.WriteFile(d.ConfigFile(), text, 0o600)
+}
+
+// Reload is `systemctl reload docker`.
+func (d *Docker) Reload() error { return d.signal(unix.SIGHUP) }
+
+// Run docker's client to its end.
+func (d *Docker) Run(ctx context.Context, args ...string) (string, error) {
+	return d.run(ctx, append([]string{"docker", "--host", "unix://" + d.Socket()}, args...)...)
+}
+
+// Down removes everything: containers, processes, mounts, cgroups, files.
+func (d *Docker) Down() error {
+	if d.daemon.alive() {
+		ctx, cancel := context.WithTimeout(context.Background(), rightToBack)
+		defer cancel()
+		ids, err := d.Run(ctx, "ps", "--all", "--quiet")
+		if err == nil && ids != "" {
+			_, err = d.Run(ctx, append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "testbed: %v\n", err) // what it left is killed and removed
+		}
+	}
+	return d.down()
+}
