@@ -3,6 +3,9 @@
 package supervise
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -10,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A call that waits is answered after at most one share of every container that floods. There is one worker, and it is
+// A call that waits is answered after at most one share of every container that floods, and one more. There is one worker, and it is
 // stopped inside a flood's call until the other container's call is known to wait: what it answers from there on until
 // that call's turn is counted, not timed.
 func TestFairShare(t *testing.T) {
@@ -46,6 +49,7 @@ func TestFairShare(t *testing.T) {
 				<-stopped
 				done := victim.start(unix.SYS_GETPPID)
 				waiting(t, victim.listener)
+				asleep(t, victim.tid) // a listener is readable a moment before its epolls are told
 				before := answered.Load()
 				goOn <- struct{}{}
 				if errno := <-done; errno != 2 {
@@ -53,11 +57,28 @@ func TestFairShare(t *testing.T) {
 				}
 				worst = max(worst, seen.Load()-before)
 			}
-			if limit := int64(share * test.floods); worst > limit {
+			// One share more than floods: a call that arrives while the kernel reports its container leaves the container
+			// in the root's ready list, disarmed (ep_done_scan), and so before those that come during its turn. Once.
+			if limit := int64(share * (test.floods + 1)); worst > limit {
 				t.Errorf("a call waited for %d others, want at most %d", worst, limit)
 			}
 			t.Logf("a call waited for at most %d others", worst)
 		})
+	}
+}
+
+// asleep returns once a thread of this process sleeps.
+func asleep(t *testing.T, tid int) {
+	t.Helper()
+	for {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rest := line[bytes.LastIndexByte(line, ')')+1:]; bytes.HasPrefix(rest, []byte(" S ")) {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 

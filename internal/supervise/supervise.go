@@ -7,7 +7,7 @@
 // Each container has an epoll of its listeners, and all of these sit in one root epoll, one-shot. A worker that the root
 // wakes has that container to itself, answers at most a share of its calls, one from each ready listener in turn, and
 // puts it back behind the others: the root's ready list is the round robin. So a container has one worker at most, and
-// a held call waits for at most one share of each other container that has calls.
+// a held call waits for at most one share of each other container that has calls, and one more of one of them.
 //
 // A listener must have one reader: of two, the slower one would block in the kernel with a worker. Whoever else holds a
 // duplicate must leave it unread while the supervisor runs.
