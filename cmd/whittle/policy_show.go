@@ -13,14 +13,19 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/plan"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 func newPolicyShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "show WORKLOAD|FILE",
-		Short:             "the calls of each phase, the account, and what it is worth",
+	var long bool
+	cmd := &cobra.Command{
+		Use:   "show WORKLOAD|FILE",
+		Short: "the calls of each phase, the account, and what it is worth",
+		Long: `Show the calls of each phase side by side, the account, what each phase takes away from a supervised container, and which
+calls the kernel lets through there (open), which are asked about each time (held), and which are refused at once (shut).
+With --plan, the reason for each call. With --json alone, the policy as a file; with both, the plan.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeWorkloads(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,15 +33,20 @@ func newPolicyShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json {
+			switch {
+			case a.json && long:
+				return a.printJSON(plannedOf(p, plan.Make(p, plan.Default())))
+			case a.json:
 				return a.printJSON(p)
 			}
-			return showPolicy(a.out, p)
+			return showPolicy(a.out, p, long)
 		},
 	}
+	cmd.Flags().BoolVar(&long, "plan", false, "say of each call whether it is open, held or shut, and why")
+	return cmd
 }
 
-func showPolicy(out io.Writer, p policy.Policy) error {
+func showPolicy(out io.Writer, p policy.Policy, long bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "workload\t%s (%s)\n", p.Workload.Name(), p.Workload.ID())
 	fmt.Fprintf(w, "image\t%s %s\n", oneLine(p.Workload.Image), oneLine(p.Workload.Digest))
@@ -51,7 +61,17 @@ func showPolicy(out io.Writer, p policy.Policy) error {
 	if err := showCVEs(w, p); err != nil {
 		return err
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || len(p.ABIs) == 0 {
+		return err
+	}
+	p = policy.Normal(p)
+	pl := plan.Make(p, plan.Default())
+	fmt.Fprintln(out)
+	showColumns(out, pl)
+	fmt.Fprintln(out)
+	showRoles(out, p, pl)
+	showPlan(out, p, pl, long)
+	return nil
 }
 
 // showAccount says everything that makes the policy trustworthy or not.

@@ -145,3 +145,6 @@ func numbers(abi syscalls.ABI, names []string) (s syscalls.Set) {
 	}
 	return s
 }
+
+// Critical is why a call is in the critical class, or "".
+func Critical(call syscalls.Call) string { return critical[call.String()] }
