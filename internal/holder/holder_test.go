@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "holder":
 			os.Exit(report(holderMain(os.Args[2:])))
+		case "container":
+			os.Exit(report(containerMain()))
 		case "agent":
 			os.Exit(report(agentMain(os.Args[2])))
 		}
@@ -81,37 +83,63 @@ func agentMain(control string) error {
 	select {}
 }
 
-// container is a thread of this process under a filter that holds mkdirat.
+// container is a process, this binary again, whose only busy thread is under a filter that holds mkdirat.
 type container struct {
-	fd      int // its listener; the test's
-	calls   chan struct{}
-	results chan unix.Errno
-	ended   chan struct{}
+	fd   int // its listener; the test's
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	end  func()
 }
 
 // mkdirat asks for no directory that could be made: ENOENT when the call is let through.
 const letThrough = unix.ENOENT
 
+// newContainer is a process and not a thread of this one: the threads that Go makes when a locked one ends inherit its filter.
 func newContainer(t *testing.T) *container {
 	t.Helper()
-	c := &container{calls: make(chan struct{}), results: make(chan unix.Errno, 1), ended: make(chan struct{})}
-	started := make(chan error)
-	go c.live(started)
-	if err := <-started; err != nil {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
+	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	defer near.Close()
+	defer far.Close()
+	conn, err := net.FileConn(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &container{conn: conn.(*net.UnixConn), cmd: exec.Command(os.Args[0], "container")}
+	c.cmd.ExtraFiles, c.cmd.Stderr = []*os.File{far}, os.Stderr
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.end = sync.OnceFunc(func() {
+		kill(c.cmd, unix.SIGKILL)
+		c.conn.Close()
+	})
 	t.Cleanup(func() {
 		if c.fd >= 0 {
 			unix.Close(c.fd)
 		}
 		c.end()
 	})
+	far.Close()
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := c.conn.ReadMsgUnix(make([]byte, 1), oob)
+	if err != nil || n == 0 {
+		t.Fatalf("the container does not start: %v", err)
+	}
+	messages, _ := unix.ParseSocketControlMessage(oob[:n])
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.fd = fds[0]
 	return c
 }
 
-// live on a thread that ends with its goroutine, because it is never unlocked.
-func (c *container) live(started chan<- error) {
-	defer close(c.ended)
+// containerMain sends its listener to descriptor 3; then each byte from there is a call, whose errno goes back.
+func containerMain() error {
 	runtime.LockOSThread()
 	prog := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
@@ -123,46 +151,63 @@ func (c *container) live(started chan<- error) {
 	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER,
 		uintptr(unsafe.Pointer(&fprog)))
 	if errno != 0 {
-		started <- errno
-		return
+		return errno
 	}
-	c.fd = int(fd)
-	started <- nil
-	path, _ := unix.BytePtrFromString("/proc/none/none")
-	at := unix.AT_FDCWD
-	for range c.calls {
+	if err := unix.Sendmsg(3, []byte{0}, unix.UnixRights(int(fd)), nil, 0); err != nil {
+		return err
+	}
+	if err := unix.Close(int(fd)); err != nil {
+		return err
+	}
+	path, err := unix.BytePtrFromString("/proc/none/none")
+	if err != nil {
+		return err
+	}
+	at, b := unix.AT_FDCWD, []byte{0}
+	for {
+		if n, err := unix.Read(3, b); n != 1 {
+			return err
+		}
 		_, _, errno := unix.Syscall(unix.SYS_MKDIRAT, uintptr(at), uintptr(unsafe.Pointer(path)), 0)
-		c.results <- errno
+		b[0] = byte(errno)
+		if _, err := unix.Write(3, b); err != nil {
+			return err
+		}
 	}
 }
 
-func (c *container) end() {
-	if c.calls != nil {
-		close(c.calls)
-		c.calls = nil
-	}
-	<-c.ended
-}
-
-func (c *container) call() { c.calls <- struct{}{} }
+// call begins one.
+func (c *container) call() { _, _ = c.conn.Write([]byte{1}) } // what is wrong shows in wants
 
 func (c *container) wants(t *testing.T, want unix.Errno) {
 	t.Helper()
-	if got := <-c.results; got != want {
+	b := []byte{0}
+	_ = c.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadFull(c.conn, b); err != nil {
+		t.Fatalf("the call does not return: %v", err)
+	}
+	if got := unix.Errno(b[0]); got != want {
 		t.Errorf("the call returned %v, want %v", got, want)
 	}
 }
 
-// answer one held call with CONTINUE.
+// answer one held call with CONTINUE. A call that a signal of the caller's Go runtime interrupts is held again.
 func answer(t *testing.T, fd int) {
 	t.Helper()
-	var n notification
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 {
-		t.Fatalf("receive: %v", errno)
-	}
-	r := response{id: n[0], flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r))); errno != 0 {
-		t.Fatalf("answer: %v", errno)
+	for {
+		var n notification
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
+		if errno == 0 {
+			r := response{id: n[0], flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+			_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
+		}
+		switch errno {
+		case 0:
+			return
+		case unix.ENOENT, unix.EINTR:
+		default:
+			t.Fatalf("answer: %v", errno)
+		}
 	}
 }
 

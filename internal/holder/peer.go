@@ -18,14 +18,43 @@ const (
 	maxForeign     = 768
 )
 
-// peer is a connection of an OCI runtime, or of somebody who says so. It sends one state and one descriptor, and closes.
+// peer is a connection of an OCI runtime, or of somebody who says so. It sends one state and one descriptor. It need not
+// close then: runc 1.1 and crun 1.8 leave that to their exit, and wait for the container first.
 type peer struct {
 	id    uint64
 	fd    int
 	uid   uint32
 	until time.Time
 	data  []byte
+	scan  scan
 	given int // the descriptor; -1 without
+}
+
+// scan finds the end of a JSON value without reading any byte twice.
+type scan struct {
+	depth            int
+	inString, escape bool
+}
+
+// ended tells whether an object or array that began before, or in data, ends in it.
+func (s *scan) ended(data []byte) bool {
+	for _, b := range data {
+		switch {
+		case s.escape:
+			s.escape = false
+		case s.inString:
+			s.escape, s.inString = b == '\\', b != '"'
+		case b == '"':
+			s.inString = true
+		case b == '{' || b == '[':
+			s.depth++
+		case b == '}' || b == ']':
+			if s.depth--; s.depth <= 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // strangers are descriptors that are being closed, see closeStranger.
@@ -71,7 +100,7 @@ func (s *server) mayHandOver(uid uint32) bool {
 	return uid == 0 || s.byUser[uid] < maxPeersByUser && len(s.peers)-s.byUser[0] < maxForeign && strangers.Load() < maxStrangers
 }
 
-// hear what the peer sends, until it closes.
+// hear what the peer sends, until that is a whole value or it closes.
 func (s *server) hear(p *peer) {
 	for {
 		n, fd, err := receive(p.fd, s.buffer[:])
@@ -92,12 +121,12 @@ func (s *server) hear(p *peer) {
 			s.endPeer(p)
 			return
 		}
-		if n == 0 {
+		p.data = append(p.data, s.buffer[:n]...)
+		if n == 0 || p.scan.ended(s.buffer[:n]) {
 			s.handedOver(p)
 			s.endPeer(p)
 			return
 		}
-		p.data = append(p.data, s.buffer[:n]...)
 	}
 }
 

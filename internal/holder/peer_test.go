@@ -89,6 +89,30 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
+// A runtime need not close its end.
+func TestPeerThatStays(t *testing.T) {
+	testenv.NeedRoot(t)
+	c := config(t)
+	serve(t, c)
+	client := dial(t, c)
+	box := newContainer(t)
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.Listener, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	data := bytes.Replace(state("one"), []byte(`"meta"`), []byte(`"}]\"}"`), 1)
+	if _, _, err := conn.WriteMsgUnix(data[:20], unix.UnixRights(box.fd), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(data[20:]); err != nil {
+		t.Fatal(err)
+	}
+	if k := next(t, client); k.Metadata != `}]"}` {
+		t.Errorf("got %+v", k)
+	}
+}
+
 // One descriptor in each of two packets is two.
 func TestDescriptorsInTwoPackets(t *testing.T) {
 	testenv.NeedRoot(t)

@@ -20,6 +20,7 @@ import (
 const (
 	startTime   = 10 * time.Second
 	systemdTime = 5 * time.Second
+	againTime   = time.Second
 	tryAgain    = 20 * time.Millisecond
 )
 
@@ -41,16 +42,30 @@ func Start(ctx context.Context, exe string, c Config) (*Client, error) {
 			return client, nil
 		}
 	}
+	for {
+		if err := spawn(ctx, exe, c); err != nil {
+			return nil, err
+		}
+		// Again after a while: an old holder that was about to end may have turned the new one away.
+		wait, stop := context.WithTimeout(ctx, againTime)
+		client, err := dialUntil(wait, c.Control)
+		stop()
+		if err == nil {
+			return client, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("start the holder: %w; it may have said why in %s", err, logFile(c.Control))
+		}
+	}
+}
+
+func spawn(ctx context.Context, exe string, c Config) error {
 	cmd := exec.CommandContext(ctx, exe, append([]string{"holder", "--detach"}, c.Args()...)...)
 	cmd.Env = ownEnv()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("start the holder: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("start the holder: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	client, err := dialUntil(ctx, c.Control)
-	if err != nil {
-		return nil, fmt.Errorf("start the holder: %w; it may have said why in %s", err, logFile(c.Control))
-	}
-	return client, nil
+	return nil
 }
 
 // Args of `whittle holder` for this configuration.
