@@ -47,7 +47,8 @@ A filter stays until the processes end. --dry-run says what would happen, and ch
 			if err != nil {
 				return whatRuns(err)
 			}
-			return a.attached(result, attachedText(result), "attach "+shellWord(args[0]))
+			text, numbers := attachedText(result)
+			return a.attached(result, text, numbers, "attach "+shellWord(args[0]))
 		},
 	}
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "say what would happen, and change nothing")
@@ -81,26 +82,34 @@ func whatRuns(err error) error {
 	return err
 }
 
-// attachedText says in one sentence what holds from now on.
-func attachedText(r api.AttachResult) string {
-	verb, held := "runs", "answered, and refused where the policy does not allow them"
-	if r.Mode == api.ModeShadow {
-		held = "answered and counted, and none is refused"
-	}
+// attachedText says what holds from now on: one sentence, and the numbers.
+func attachedText(r api.AttachResult) (text, numbers string) {
+	verb := "runs"
 	if r.DryRun {
 		verb = "would run"
 	}
-	return fmt.Sprintf("%s %s under the policy of %s, in %s: the kernel lets %s pass; %d are held and may be allowed; "+
-		"held calls are %s", oneLine(r.Container), verb, oneLine(r.Workload), r.Mode, count(r.Open, "call"), r.Held, held)
+	text = fmt.Sprintf("%s %s under the policy of %s, in %s", oneLine(r.Container), verb, oneLine(r.Workload), oneLine(string(r.Mode)))
+	return text, fmt.Sprintf("the kernel lets %s pass; %d more are held and allowed; %s", count(r.Open, "call"), r.Held, others(r.Mode))
+}
+
+// others are the calls that the policy does not allow.
+func others(m api.WorkloadMode) string {
+	switch m {
+	case api.ModeEnforce:
+		return "others are refused"
+	case api.ModeShadow:
+		return "others are counted, and let through"
+	}
+	return "others are let through"
 }
 
 // attached prints the result of an attach or a seal. It is an error when a process was missed: it goes on unprotected.
-func (a *app) attached(r api.AttachResult, text, again string) error {
+func (a *app) attached(r api.AttachResult, text, numbers, again string) error {
 	if a.json {
 		if err := a.printJSON(r); err != nil {
 			return err
 		}
-	} else if err := a.printAttached(r, text); err != nil {
+	} else if err := a.printAttached(r, text, numbers); err != nil {
 		return err
 	}
 	for _, w := range r.Warnings {
@@ -144,7 +153,7 @@ func countProcesses(n int) string {
 	return fmt.Sprintf("%d processes", n)
 }
 
-func (a *app) printAttached(r api.AttachResult, text string) error {
+func (a *app) printAttached(r api.AttachResult, text, numbers string) error {
 	w := a.table()
 	head := "PID\tCOMMAND\tTHREADS\tPAUSED\tHOW"
 	for _, p := range r.Processes {
@@ -164,14 +173,13 @@ func (a *app) printAttached(r api.AttachResult, text string) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if r.DryRun {
-		_, err := fmt.Fprintf(a.out, "%s. Nothing was changed.\n", text)
-		return err
-	}
-	if r.Paused > 0 {
+	switch {
+	case r.DryRun:
+		text += ". Nothing was changed"
+	case r.Paused > 0:
 		text += fmt.Sprintf(". Paused for %s in all", short(r.Paused))
 	}
-	_, err := fmt.Fprintln(a.out, text+".")
+	_, err := fmt.Fprintf(a.out, "%s.\n  %s\n", text, numbers)
 	return err
 }
 

@@ -102,6 +102,7 @@ func TestKeysAreDescribed(t *testing.T) {
 	known := string(page) + "`allowed` `default_allowed` `neutralised` `exposed`" // in docs/formats.md
 	for _, v := range []any{
 		api.Status{}, api.Container{}, workload.Container{}, api.Refusal{}, api.Summary{}, api.Revision{}, api.Event{}, finding{},
+		api.Supervision{}, api.HeldLine{}, api.ModeState{}, api.AttachResult{}, api.AttachedProcess{}, api.GrantResult{},
 		score{}, filter.Audit{}, policy.Explanation{}, policy.Change{}, planned{}, plannedPhase{}, plannedCall{},
 	} {
 		for f := range reflect.TypeOf(v).Fields() {

@@ -127,25 +127,20 @@ func (a *app) setMode(ctx context.Context, client *api.Client, c api.ModeChange)
 
 // effect of a mode on a container that runs.
 func (a *app) effect(c api.Container, now api.WorkloadMode) string {
-	attach := "sudo " + a.command("attach "+shellWord(c.Name))
-	supervised := c.Supervision != nil && c.Supervision.Listeners > 0
-	text := ""
+	held := c.Supervision != nil && c.Supervision.Listeners > 0
 	switch {
-	case supervised && now == api.ModeEnforce:
-		text = "is supervised: what its policy does not allow is refused from now on"
-	case supervised && now == api.ModeShadow:
-		text = "is supervised: what would be refused is counted from now on, and let through"
-	case supervised:
-		text = "keeps its filter until it ends: held calls are let through from now on"
+	case held && now == api.ModeEnforce:
+		return "is supervised: what its policy does not allow is refused from now on"
+	case held && now == api.ModeShadow:
+		return "is supervised: what would be refused is counted from now on, and let through"
+	case held:
+		return "keeps its filter until it ends: held calls are let through from now on"
+	case c.Supervision != nil && c.Supervision.Sealed:
+		return "is sealed: that stays until it ends, in every mode"
 	case now == api.ModeEnforce || now == api.ModeShadow:
-		text = "runs without Whittle's filter: start it again, or " + attach
+		return "has no filter yet: it is attached to now, or at its next start; " + a.command("status "+shellWord(c.Name)) + " shows it"
 	case now == api.ModeLearn:
-		text = "is observed, and nothing is refused"
-	default:
-		text = "is left alone"
+		return "is observed, and nothing is refused"
 	}
-	if c.Supervision != nil && c.Supervision.Sealed {
-		text += "; its seal stays until it ends"
-	}
-	return text
+	return "is left alone"
 }

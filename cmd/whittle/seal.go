@@ -33,18 +33,19 @@ more, change the policy and start the container again.`,
 			if err != nil {
 				return whatRuns(err)
 			}
-			return a.attached(result, sealedText(result), "seal "+shellWord(args[0]))
+			text, numbers := sealedText(result)
+			return a.attached(result, text, numbers, "seal "+shellWord(args[0]))
 		},
 	}
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "say what would happen, and change nothing")
 	return cmd
 }
 
-func sealedText(r api.AttachResult) string {
+func sealedText(r api.AttachResult) (text, numbers string) {
 	verb := "is"
 	if r.DryRun {
 		verb = "would be"
 	}
-	return fmt.Sprintf("%s %s sealed with the policy of %s: %s pass, %d are refused, until it ends", oneLine(r.Container), verb,
-		oneLine(r.Workload), count(r.Open, "call"), r.Refused)
+	text = fmt.Sprintf("%s %s sealed with the policy of %s, until it ends", oneLine(r.Container), verb, oneLine(r.Workload))
+	return text, fmt.Sprintf("%s pass, %d are refused", count(r.Open, "call"), r.Refused)
 }

@@ -52,7 +52,7 @@ func printSupervised(out io.Writer, containers []api.Container) error {
 		return printSupervision(out, containers[0])
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	head := "\nSUPERVISED\tBY\tFOR\tOPEN\tHELD\tANSWERED\tWOULD DENY\tDENIED\tIN THE KERNEL"
+	head := "\nSUPERVISED\tBY\tFOR\tANSWERED\tWOULD DENY\tDENIED\tIN THE KERNEL"
 	for _, c := range containers {
 		s := c.Supervision
 		if s == nil {
@@ -62,8 +62,8 @@ func printSupervised(out io.Writer, containers []api.Container) error {
 			fmt.Fprintln(w, head)
 			head = ""
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", oneLine(c.Name), s.How, age(time.Since(s.Since)), s.Open, s.Held,
-			s.Calls, s.WouldDeny, s.Denied, oneLine(attestation(s)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", oneLine(c.Name), oneLine(s.How), age(time.Since(s.Since)), s.Calls,
+			s.WouldDeny, s.Denied, oneLine(attestation(s)))
 	}
 	return w.Flush()
 }
@@ -88,13 +88,9 @@ func printSupervision(out io.Writer, c api.Container) error {
 		fmt.Sprintf("%s, in %s, for %s: %s", oneLine(c.Name), modeOf(c), age(time.Since(s.Since)), cmp.Or(by[s.How], oneLine(s.How))),
 	}
 	if s.Listeners > 0 {
-		others := "others are refused"
-		if s.Mode == api.ModeShadow {
-			others = "others are counted, and let through"
-		}
 		lines = append(lines,
-			fmt.Sprintf("  phase    %s for %s: the kernel lets %s pass; %d are held and allowed; %s",
-				s.Phase, age(time.Since(s.PhaseSince)), count(s.Open, "call"), s.Held, others),
+			fmt.Sprintf("  phase    %s for %s: the kernel lets %s pass; %d more are held and allowed; %s",
+				s.Phase, age(time.Since(s.PhaseSince)), count(s.Open, "call"), s.Held, others(s.Mode)),
 			fmt.Sprintf("  held     %s answered, %d denied, %d would have been denied; %s", count(s.Calls, "call"), s.Denied,
 				s.WouldDeny, count(s.Listeners, "listener")))
 	}
@@ -149,7 +145,7 @@ func (a *app) printRefused(out io.Writer, containers []api.Container) error {
 	}
 	page := "\n"
 	for i, row := range strings.SplitAfter(strings.TrimSuffix(rows.String(), "\n"), "\n") {
-		page += strings.TrimSuffix(row, "\n") + "\n"
+		page += strings.TrimRight(row, " \n") + "\n"
 		for _, text := range lines[i].below {
 			page += "    " + text + "\n"
 		}
@@ -202,9 +198,9 @@ func errnoName(errno int32) string {
 }
 
 func whyHeld(r api.HeldLine) string {
-	who := r.Phase.String()
+	who := "phase " + r.Phase.String()
 	if r.Role != "" {
 		who += ", role " + oneLine(r.Role)
 	}
-	return fmt.Sprintf("in %s: %s", who, oneLine(r.Why))
+	return fmt.Sprintf("why: %s (%s)", oneLine(r.Why), who)
 }

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/hint"
+)
+
+// answers is an agent that says what a script wrote down, and writes down what it was asked.
+type answers struct {
+	api.Backend // nil: what is not below is not asked
+	Stat        api.Status
+	Mode        []api.ModeState
+	Attached    api.AttachResult
+	Granted     map[string]api.GrantResult // by call
+	Journal     []api.Event
+	Error, Hint string // of everything but status
+	Died        string // why the journal ended
+	asked       string
+}
+
+func (f *answers) answer(question any) error {
+	if question != nil {
+		line, err := json.Marshal(question)
+		if err != nil {
+			return err
+		}
+		log, err := os.OpenFile(f.asked, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		if _, err := fmt.Fprintf(log, "%s\n", line); err != nil {
+			return err
+		}
+	}
+	if f.Error != "" {
+		return hint.Add(errors.New(f.Error), f.Hint)
+	}
+	return nil
+}
+
+func (f *answers) Status(context.Context) (api.Status, error) { return f.Stat, nil }
+
+func (f *answers) Modes(_ context.Context, ref string) (all []api.ModeState, err error) {
+	for _, m := range f.Mode {
+		if ref == "" || ref == m.Name {
+			all = append(all, m)
+		}
+	}
+	if len(all) == 0 && ref != "" {
+		return nil, fmt.Errorf("workload %q: %w", ref, api.ErrNotFound)
+	}
+	return all, f.answer(nil)
+}
+
+func (f *answers) SetMode(_ context.Context, _ api.Peer, c api.ModeChange) (api.ModeState, error) {
+	m := f.Mode[0]
+	m.Mode = c.Mode
+	if m.Now = c.Mode; c.Mode == api.ModeAuto {
+		m.Now = api.ModeLearn
+	}
+	return m, f.answer(c)
+}
+
+func (f *answers) Attach(_ context.Context, _ api.Peer, r api.AttachRequest) (api.AttachResult, error) {
+	f.Attached.DryRun = r.DryRun
+	return f.Attached, f.answer(r)
+}
+
+func (f *answers) Seal(_ context.Context, _ api.Peer, r api.SealRequest) (api.AttachResult, error) {
+	f.Attached.DryRun = r.DryRun
+	return f.Attached, f.answer(r)
+}
+
+func (f *answers) Grant(_ context.Context, _ api.Peer, g api.GrantRequest) (api.GrantResult, error) {
+	return f.Granted[g.Call], f.answer(g)
+}
+
+func (f *answers) Events(context.Context, api.EventQuery) ([]api.Event, error) { return nil, nil }
+
+func (f *answers) Follow(_ context.Context, _ int64, send func(api.Event) error) error {
+	for _, e := range f.Journal {
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+	if f.Died != "" {
+		return errors.New(f.Died)
+	}
+	return nil
+}
+
+var agoPattern = regexp.MustCompile(`"@([0-9hms]+)"`)
+
+// serves FILE answers at $S until the script ends, and at once if it answered from another file before. "@90s" in the file
+// is the moment of 90 seconds ago.
+func serves(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: serves FILE")
+	}
+	text := agoPattern.ReplaceAllFunc([]byte(ts.ReadFile(args[0])), func(m []byte) []byte {
+		d, err := time.ParseDuration(string(m[2 : len(m)-1]))
+		ts.Check(err)
+		stamp, err := json.Marshal(time.Now().Add(-d))
+		ts.Check(err)
+		return stamp
+	})
+	f := &answers{asked: ts.MkAbs("asked")}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	ts.Check(dec.Decode(f))
+	l, err := api.Listen(ts.Getenv("S"))
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s := api.Server{Backend: f, Version: "v9", Log: slog.New(slog.DiscardHandler)}
+	go func() { done <- s.Serve(ctx, l) }()
+	ts.Defer(func() {
+		cancel()
+		if err := <-done; err != nil {
+			ts.Logf("serve: %v", err)
+		}
+	})
+}
