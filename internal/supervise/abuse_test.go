@@ -99,8 +99,7 @@ func TestInterruptedCalls(t *testing.T) {
 			if n := inPipe(t, r); errno != test.want || n != test.runs {
 				t.Errorf("the call gave %v and ran %d times, want %v and %d", errno, n, test.want, test.runs)
 			}
-			s.stop()
-			if got := balanced(t, s.Supervisor); got.Gone != 1 || int(got.Allowed) != test.runs || len(ids) != 1+test.runs {
+			if got := s.balanced(t); got.Gone != 1 || int(got.Allowed) != test.runs || len(ids) != 1+test.runs {
 				t.Errorf("counters %+v, %d ids", got, len(ids))
 			}
 		})
@@ -139,8 +138,7 @@ func TestKilledCallers(t *testing.T) {
 		ran += n
 		s.Remove(c)
 	}
-	s.stop()
-	if got := balanced(t, s.Supervisor); got.Gone < rounds || uint64(ran) > got.Allowed || got.Refused != 0 {
+	if got := s.balanced(t); got.Gone < rounds || uint64(ran) > got.Allowed || got.Refused != 0 {
 		t.Errorf("%d calls ran, counters %+v", ran, got)
 	}
 }
@@ -169,8 +167,7 @@ func TestExecDuringHeldCall(t *testing.T) {
 	if n := inPipe(t, r); n != 0 {
 		t.Errorf("the call of the thread that exec ended ran %d times", n)
 	}
-	s.stop()
-	if got := balanced(t, s.Supervisor); got.Gone != 1 || got.Refused != 1 {
+	if got := s.balanced(t); got.Gone != 1 || got.Refused != 1 {
 		t.Errorf("counters %+v, want 1 gone, 1 refused", got)
 	}
 }
@@ -202,7 +199,7 @@ func TestManyContainers(t *testing.T) {
 	if n := wrong.Load(); n != 0 {
 		t.Errorf("%d wrong calls or answers", n)
 	}
-	if got := balanced(t, s.Supervisor); got.Refused != containers*calls {
+	if got := s.balanced(t); got.Refused != containers*calls {
 		t.Errorf("counters %+v, want %d refused", got, containers*calls)
 	}
 }

@@ -56,7 +56,7 @@ func TestEveryNumber(t *testing.T) {
 			t.Errorf("call %d, which has no name, gave %v, want ENOSYS", nr, errno)
 		}
 	}
-	if got := balanced(t, s.Supervisor); got.Refused != asked+3 || got.Unknown != 3 || asked < 599 {
+	if got := s.balanced(t); got.Refused != asked+3 || got.Unknown != 3 || asked < 599 {
 		t.Errorf("counters %+v, want %d refused, 3 of them unknown", got, asked+3)
 	}
 }
@@ -76,6 +76,7 @@ func TestRefusalsAreErrors(t *testing.T) {
 		{"last of user space", refuse(511), 511},
 		{"named", refuse(unix.EACCES), unix.EACCES},
 		{"panic", panics, unix.EPERM},
+		{"the judge's goroutine ends", func(Held) Verdict { runtime.Goexit(); return Verdict{Allow: true} }, unix.EPERM},
 		{"nil pointer", func(h Held) Verdict { var v *Verdict; return *v }, unix.EPERM},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestRefusalsAreErrors(t *testing.T) {
 			if pid, errno := c.call(unix.SYS_GETPPID); errno != 0 || int(pid) != os.Getppid() {
 				t.Errorf("after a judge that allows: %d, %v", pid, errno)
 			}
-			got := balanced(t, s.Supervisor)
+			got := s.balanced(t)
 			if got.Refused != 3 || got.Allowed != 1 {
 				t.Errorf("counters %+v, want 3 refused, 1 allowed", got)
 			}
@@ -148,5 +149,5 @@ func TestSetJudge(t *testing.T) {
 	}
 	stop.Store(true)
 	<-done
-	balanced(t, s.Supervisor)
+	s.balanced(t)
 }

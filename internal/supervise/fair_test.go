@@ -86,38 +86,39 @@ func asleep(t *testing.T, tid int) {
 func TestFlood(t *testing.T) {
 	s := run(t, 4)
 	p := newProcess(t, "flood 64")
-	var inside, most, flooded atomic.Int64
+	var inside, most atomic.Int64
 	add(t, s.Supervisor, 1, p.listener, func(Held) Verdict {
 		n := inside.Add(1)
 		defer inside.Add(-1)
 		if n > most.Load() {
 			most.Store(n)
 		}
-		flooded.Add(1)
 		return Verdict{Allow: true}
 	})
 	victim := newCaller(t)
 	add(t, s.Supervisor, 2, victim.listener, refuse(unix.EACCES))
-	until := func(n int64) {
-		for flooded.Load() < n {
+	until := func(received uint64) {
+		for s.Answered().Received < received {
 			if _, errno := victim.call(unix.SYS_GETPPID); errno != unix.EACCES {
 				t.Fatalf("the other container's call gave %v", errno)
 			}
 		}
 	}
 	until(5_000)
-	before := memory()
-	asked, calls := s.Answered(), flooded.Load()
-	until(calls + 100_000)
+	before, begin := memory(), s.Answered()
+	until(begin.Received + 100_000)
 	after, told := memory(), s.Answered()
+	n := told.Received - begin.Received
+	if told.Allowed-begin.Allowed < 1000 || told.Refused-begin.Refused < 1000 {
+		t.Errorf("not both were answered: %+v, then %+v", begin, told)
+	}
 	if most.Load() != 1 {
 		t.Errorf("%d calls of one container were judged at once", most.Load())
 	}
-	n := told.Received - asked.Received
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
 		t.Errorf("the heap grew by %d bytes over %d calls", grown, n)
 	}
-	t.Logf("%d held calls, of them %d of the other container: heap %d → %d", n, told.Refused-asked.Refused, before.HeapAlloc, after.HeapAlloc)
+	t.Logf("%d held calls, of them %d of the other container: heap %d → %d", n, told.Refused-begin.Refused, before.HeapAlloc, after.HeapAlloc)
 	p.kill()
 	if c := <-s.Idle(); c != 1 {
 		t.Errorf("idle: %d, want 1", c)

@@ -106,8 +106,7 @@ func TestRemoveWhileCallsFly(t *testing.T) {
 			t.Fatalf("round %d: %d threads ended with another error than ENOSYS", round, wrong.Load())
 		}
 	}
-	s.stop()
-	balanced(t, s.Supervisor)
+	s.balanced(t)
 	if n := open(t, "anon_inode:[eventpoll]"); n != epolls {
 		t.Errorf("%d epoll descriptors open, %d before", n, epolls)
 	}

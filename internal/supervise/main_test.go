@@ -181,7 +181,14 @@ func refuse(errno unix.Errno) Judge {
 
 func allow(Held) Verdict { return Verdict{Allow: true} }
 
-// balanced fails unless every call that was received was accounted for once. Ask it when nothing is in flight.
+// balanced stops a supervisor, since an answer is counted after it is given, and fails unless every call that was received
+// was accounted for once.
+func (r running) balanced(t testing.TB) Counters {
+	t.Helper()
+	r.stop()
+	return balanced(t, r.Supervisor)
+}
+
 func balanced(t testing.TB, s *Supervisor) Counters {
 	t.Helper()
 	c := s.Answered()

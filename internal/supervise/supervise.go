@@ -92,11 +92,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			cancel(err)
 			break
 		}
-		group.Go(func() {
-			if err := w.run(); err != nil {
-				cancel(err)
-			}
-		})
+		s.employ(&group, w, cancel)
 	}
 	group.Go(func() { s.idle.pump(ctx) })
 	<-ctx.Done()
@@ -106,6 +102,22 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// employ a worker until it returns. A judge that calls runtime.Goexit takes the goroutine along, not the worker.
+func (s *Supervisor) employ(group *sync.WaitGroup, w *worker, cancel context.CancelCauseFunc) {
+	group.Go(func() {
+		returned := false
+		defer func() {
+			if !returned {
+				s.employ(group, w, cancel)
+			}
+		}()
+		if err := w.run(); err != nil {
+			cancel(err)
+		}
+		returned = true
+	})
 }
 
 // end tells all workers: the event is level-triggered and never read.

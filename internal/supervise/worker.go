@@ -49,8 +49,7 @@ func (w *worker) run() error {
 			return nil
 		}
 		if q := w.queue(c); q != nil && q.begin() {
-			w.turn(q)
-			if err := q.end(w.root); err != nil {
+			if err := w.turn(q); err != nil {
 				return err
 			}
 		}
@@ -59,21 +58,23 @@ func (w *worker) run() error {
 }
 
 // turn answers up to one share of a container's calls, one from each ready listener, then again.
-func (w *worker) turn(q *queue) {
+func (w *worker) turn(q *queue) (err error) {
+	defer func() { err = q.end(w.root) }()
 	for left := share; left > 0; {
 		// Raw, for it does not sleep: giving up the processor and getting it back would cost more than the call.
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(q.epoll), uintptr(unsafe.Pointer(&w.ready[0])), uintptr(left), 0, 0, 0)
 		if errno != 0 || n == 0 {
-			return // EINTR: the queue is armed again, and reported again
+			return nil // EINTR: the queue is armed again, and reported again
 		}
 		for _, event := range w.ready[:n] {
 			if w.ending.Load() || q.removed.Load() {
-				return
+				return nil
 			}
 			w.serve(q, event)
 		}
 		left -= int(n)
 	}
+	return nil
 }
 
 // serve one call of one listener. A listener that hung up may have calls all the same: they come first.
@@ -115,7 +116,7 @@ func (w *worker) decide(q *queue, listener int, n *notification) {
 		return
 	}
 	verdict := Verdict{}
-	defer func() { w.answer(q, listener, id, verdict) }() // deferred for runtime.Goexit, which no recover sees
+	defer func() { w.answer(q, listener, id, verdict) }() // also when the judge ends its goroutine: no recover sees that
 	verdict, panicked := q.ask(Held{
 		Container: q.container, ID: id, TID: int(n.pid), Call: call, Args: n.data.args, IP: n.data.ip, listener: listener,
 	})
