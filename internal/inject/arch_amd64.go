@@ -94,6 +94,9 @@ func blockedIn(r *registers) (nr uint32, ok bool) {
 	return uint32(r.Orig_rax), true
 }
 
+// lastCall that the thread has made: the kernel leaves its number.
+func lastCall(r *registers) uint32 { return uint32(r.Orig_rax) }
+
 // interrupted says whether the call has ended with EINTR, which the program would see. Calls that the kernel restarts
 // itself end with another number.
 func interrupted(r *registers) bool { return outcome(r, abiOf(r)) == -int64(unix.EINTR) }

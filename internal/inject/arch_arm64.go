@@ -63,6 +63,9 @@ func setProgramCounter(r *registers, pc uint64) { r.Pc = pc }
 // blockedIn is not to be known: the kernel has moved the program counter back before a tracer sees the stop.
 func blockedIn(*registers) (nr uint32, ok bool) { return 0, false }
 
+// lastCall that the thread has made: its number stays in x8.
+func lastCall(r *registers) uint32 { return uint32(r.Regs[8]) }
+
 func interrupted(*registers) bool { return false }
 
 func reissue(*registers) {}
