@@ -11,12 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/docker"
 	"github.com/whittle-sec/whittle/internal/engine/oci"
 	"github.com/whittle-sec/whittle/internal/engine/podman"
 	"github.com/whittle-sec/whittle/internal/hint"
@@ -25,7 +27,7 @@ import (
 )
 
 func newAgent(a *app) *cobra.Command {
-	var podmanSocket, hooks string
+	var f agentFlags
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -33,22 +35,34 @@ func newAgent(a *app) *cobra.Command {
 		Long: `Run the node daemon. It notices containers through Podman's socket, and, from their very first call on, through the OCI
 hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything that was learned is stored.`,
 		Example: `  sudo whittle agent
-  sudo whittle agent --hooks-dir /etc/containers/oci/hooks.d    # and: podman run …`,
+  sudo whittle agent --hooks-dir /etc/containers/oci/hooks.d    # and: podman run …
+  sudo whittle agent --mode auto                                # after: whittle install --engine podman`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := untilSignal(cmd.Context())
 			defer cancel()
 			var engines []engine.Engine
-			if podmanSocket != "" {
-				p := podman.New(podmanSocket)
+			if f.podman != "" {
+				p := podman.New(f.podman)
 				defer p.Close()
 				engines = append(engines, p)
 			}
-			return a.runAgent(ctx, logger(a.talk, verbose), engines, hooks)
+			if f.docker != "" {
+				d := docker.New(f.docker)
+				defer d.Close()
+				engines = append(engines, d)
+			}
+			return a.runAgent(ctx, logger(a.talk, verbose), engines, f)
 		},
 	}
-	cmd.Flags().StringVar(&podmanSocket, "podman", podman.DefaultSocket, "`PATH` of Podman's socket; empty for none")
-	cmd.Flags().StringVar(&hooks, "hooks-dir", "", "write OCI hooks into `DIR` while it runs, for podman --hooks-dir")
+	cmd.Flags().StringVar(&f.podman, "podman", podman.DefaultSocket, "`PATH` of Podman's socket; empty for none")
+	cmd.Flags().StringVar(&f.docker, "docker", "", "`PATH` of Docker's socket; empty for none")
+	cmd.Flags().StringVar(&f.hooks, "hooks-dir", "", "write OCI hooks into `DIR` while it runs, for podman --hooks-dir")
+	cmd.Flags().StringVar(&f.mode, "mode", string(api.ModeLearn), "what is done with workloads for which no `MODE` was set: "+
+		"learn, shadow, enforce, or auto, which goes from one to the next by itself")
+	cmd.Flags().DurationVar(&f.shadow, "shadow-time", 10*time.Minute, "how long a workload in auto stays in shadow without a call "+
+		"that would have been refused, before it is enforced")
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"auto", "learn", "shadow", "enforce", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&verbose, "debug", false, "log what a developer would want to know")
 	return cmd
 }
@@ -61,8 +75,17 @@ func logger(w io.Writer, verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
+// agentFlags of the command.
+type agentFlags struct {
+	podman, docker, hooks, mode string
+	shadow                      time.Duration
+}
+
 // runAgent opens what the agent needs, cheapest first: what cannot work is known before anything is changed.
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine, hooks string) (err error) {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine, f agentFlags) (err error) {
+	if !slices.Contains(api.WorkloadModes, api.WorkloadMode(f.mode)) {
+		return hint.Add(fmt.Errorf("there is no mode %q", f.mode), "the modes are auto, learn, shadow, enforce and off")
+	}
 	if os.Geteuid() != 0 {
 		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
 	}
@@ -87,6 +110,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	c := agent.Defaults()
 	c.Observer, c.Store, c.Engines, c.Listener = observer, agent.Stored{Store: db}, engines, listener
 	c.Version, c.Log = version, log
+	if c.Supervising, err = a.supervising(log, f); err != nil {
+		return err
+	}
 	if c.State, err = filepath.Abs(a.state); err != nil {
 		return fmt.Errorf("find the state directory: %w", err)
 	}
@@ -94,9 +120,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	if err != nil {
 		return err
 	}
-	if hooks != "" {
+	if f.hooks != "" {
 		// Last, when nothing else can fail: an agent that does not start must not touch those of one that runs.
-		remove, err := a.writeHooks(hooks)
+		remove, err := a.writeHooks(f.hooks)
 		if err != nil {
 			return err
 		}

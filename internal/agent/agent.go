@@ -35,13 +35,15 @@ type Config struct {
 	Store    Store
 	Learn    func(workload.Workload, observe.Trace) Lesson
 	Engines  []engine.Engine
-	Listener *net.UnixListener // closed by Run
-	Version  string
-	State    string // the store's directory, shown by status
-	Log      *slog.Logger
-	Now      func() time.Time
-	Survey   time.Duration // how often each learning container is looked at
-	Save     time.Duration // how often what was learned is stored
+	// Supervising is nil for an agent that only learns and reports.
+	Supervising *Supervising
+	Listener    *net.UnixListener // closed by Run
+	Version     string
+	State       string // the store's directory, shown by status
+	Log         *slog.Logger
+	Now         func() time.Time
+	Survey      time.Duration // how often each learning container is looked at
+	Save        time.Duration // how often what was learned is stored
 }
 
 // Defaults of the fields that have one.
@@ -82,11 +84,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("read the exported profiles: %w", err)
 	}
 	// What drains the containers outlives ctx; everything else ends with it.
+	m := newModel(a, exported)
+	if err := m.readModes(ctx); err != nil {
+		return err
+	}
 	late, cancelLate := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelLate()
 	early, cancelEarly := context.WithCancel(ctx)
 	defer cancelEarly()
-	fatal := make(chan error, 3)
+	fatal := make(chan error, 4)
 	a.start(func() { fatal <- wrap("observe", a.Observer.Run(late)) })
 	a.start(func() { a.study(late) })
 	a.start(func() { a.readDenials(early) })
@@ -95,7 +101,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, e := range a.Engines {
 		a.start(func() { a.discover(early, e) })
 	}
-	m := newModel(a, exported)
+	if s := a.Supervising; s != nil {
+		defer s.Supervisor.Close()
+		a.start(func() { fatal <- wrap("supervise", s.Supervisor.Run(early)) })
+		a.start(func() { a.keep(early) })
+		a.start(func() { a.reconcile(early) })
+	}
 	m.event(kindAgent, nil, fmt.Sprintf("agent %s started with pid %d", a.Version, os.Getpid()))
 	err = m.own(ctx, fatal)
 	cancelEarly()

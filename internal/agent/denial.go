@@ -68,7 +68,7 @@ func (m *model) denied(d kernel.Denial) {
 
 // refused journals a count, for people and for programs.
 func (m *model) refused(c *tracked, r *refusal) {
-	m.event(kindRefused, c, r.text(c.view.Name))
+	m.event(kindRefused, c, r.text(c.view.Name, c.view.WorkloadName))
 	e := &m.events[len(m.events)-1]
 	e.Call = r.Call
 	if data, err := json.Marshal(r.Refusal); err == nil { // strings and numbers only
@@ -76,12 +76,12 @@ func (m *model) refused(c *tracked, r *refusal) {
 	}
 }
 
-func (r *refusal) text(container string) string {
+func (r *refusal) text(container, workload string) string {
 	s := fmt.Sprintf("%s: refused: %s by %s[%d] lane %s, %s", container, r.Call, r.Comm, r.PID, r.Lane, errnoName(r.Errno))
 	if r.Count > 1 {
 		s += fmt.Sprintf(", %d times", r.Count)
 	}
-	return s
+	return s + "; to allow it: " + fix(workload, r.Call)
 }
 
 // exact counts are the kernel's: what it tells while they happen comes at powers of two only, and may come too late.

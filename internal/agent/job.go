@@ -36,6 +36,7 @@ type ending struct {
 func (m *model) finish(c *tracked, how ending) {
 	c.gone = true
 	c.exit.close()
+	m.endHeld(c)
 	delete(m.observed, c.id)
 	if c.id == 0 {
 		m.event(kindStop, c, c.view.Name+" ended")
@@ -44,7 +45,7 @@ func (m *model) finish(c *tracked, how ending) {
 	}
 	m.queue = append(m.queue, finishJob{
 		subject: subject{c.key, c.id, c.view.Workload}, how: how, reg: c.reg, who: c,
-		learn: c.view.Mode != api.Enforced,
+		learn: c.learns,
 	})
 }
 

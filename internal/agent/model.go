@@ -10,26 +10,40 @@ import (
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/holder"
 	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
 )
 
 // Kinds of events. docs/formats.md lists them.
 const (
-	kindAgent    = "agent"
-	kindStart    = "start"
-	kindPhase    = "phase"
-	kindSettled  = "settled"
-	kindNew      = "new-call"
-	kindRefused  = "refused"
-	kindStop     = "stop"
-	kindRelease  = "release"
-	kindProblem  = "problem"
-	kindExported = "exported"
+	kindAgent   = "agent"
+	kindStart   = "start"
+	kindPhase   = "phase"
+	kindSettled = "settled"
+	kindNew     = "new-call"
+	kindRefused = "refused"
+	kindStop    = "stop"
+	kindRelease = "release"
+	kindProblem = "problem"
+
+	kindSupervise = "supervise"
+	kindAttach    = "attach"
+	kindSeal      = "seal"
+	kindShadow    = "shadow"
+	kindMode      = "mode"
+	kindAttest    = "attest"
+	kindGrant     = "grant"
+	kindExported  = "exported"
 )
 
 // Kinds of events in the journal.
-var Kinds = []string{kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem}
+var Kinds = []string{
+	kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem,
+	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant,
+}
 
 // model of the containers. Only the owner touches it.
 type model struct {
@@ -41,6 +55,11 @@ type model struct {
 	queue      []job             // for the scholar, oldest first
 	events     []api.Event       // not yet handed to the scholar
 	surveying  bool
+	modes      map[string]*workloadMode // by workload ID
+	orders     map[string]*ward.Orders  // by workload ID: the newest that a profile or a grant was made from
+	holder     *holder.Client           // nil while there is none
+	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
+	lastHandle supervise.Container
 	rested     time.Time // when the next survey may begin
 	lastSave   time.Time
 }
@@ -51,20 +70,27 @@ type key struct{ engine, id string }
 // tracked is one container.
 type tracked struct {
 	key
-	reg    api.Registration
-	owner  uint32 // who registered it: 0 for root, and for what an engine told
-	view   api.Container
-	id     kernel.ID // 0 when it is not observed
-	exit   *exitWatch
-	counts map[refusalKey]*refusal
-	calls  map[syscalls.ABI]syscalls.Set // of the service, all phases, at the last survey
-	looked time.Time                     // the last survey
-	gone   bool                          // its exit was seen; the scholar has it
+	reg     api.Registration
+	owner   uint32 // who registered it: 0 for root, and for what an engine told
+	view    api.Container
+	id      kernel.ID // 0 when it is not observed
+	exit    *exitWatch
+	counts  map[refusalKey]*refusal
+	calls   map[syscalls.ABI]syscalls.Set // of the service, all phases, at the last survey
+	looked  time.Time                     // the last survey
+	gone    bool                          // its exit was seen; the scholar has it
+	learns  bool                          // its calls are recorded
+	held    *held                         // nil: its calls are not held
+	waiting []holder.Kept                 // listeners that came before its policy was read
+
+	attaching, attesting bool
+	isSealed             bool
 }
 
 func newModel(a *Agent, exported map[string]string) *model {
 	return &model{
 		agent: a, exported: maps.Clone(exported), containers: map[key]*tracked{}, observed: map[kernel.ID]*tracked{},
+		modes: map[string]*workloadMode{}, orders: map[string]*ward.Orders{}, strangers: map[string][]holder.Kept{},
 		problems: map[string]string{}, lastSave: a.Now(),
 	}
 }
@@ -91,6 +117,7 @@ func (m *model) own(ctx context.Context, fatal <-chan error) error {
 			m.queue = m.queue[1:]
 		case <-tick.C:
 			m.survey()
+			m.watchOver()
 		}
 	}
 }
@@ -184,7 +211,7 @@ func (m *model) survey() {
 	resting := now.Before(m.rested)
 	var who []subject
 	for _, c := range m.containers {
-		if c.id == 0 || c.gone || c.view.Mode == api.Enforced {
+		if c.id == 0 || c.gone || !c.learns {
 			continue
 		}
 		if c.looked.IsZero() || !resting && now.Sub(c.looked) >= now.Sub(c.view.Since)/surveyAge {
@@ -227,6 +254,9 @@ func (m *model) status() api.Status {
 	for _, c := range m.containers {
 		v := c.view
 		v.Refused = c.refusals()
+		if v.Supervision = m.supervision(c); v.Supervision != nil {
+			v.Phase = v.Supervision.Phase
+		}
 		s.Containers = append(s.Containers, v)
 	}
 	slices.SortFunc(s.Containers, func(x, y api.Container) int { return x.Since.Compare(y.Since) })

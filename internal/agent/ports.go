@@ -14,6 +14,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/learn"
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
@@ -26,6 +27,12 @@ type Observer interface {
 	Trace(id kernel.ID) (observe.Trace, error)
 	Finish(id kernel.ID, ended bool) (observe.Trace, error)
 	Denials() <-chan kernel.Denial
+	Follow(t kernel.Target) (kernel.ID, error)
+	Settle(id kernel.ID) (observe.Trace, error)
+	AlsoWatch(id kernel.ID, a kernel.Allowed) error
+	Who(id kernel.ID, tid int) (kernel.Who, bool)
+	Stage(id kernel.ID) (observe.Stage, bool)
+	SetStage(id kernel.ID, stage observe.Stage) error
 }
 
 // Store is what the agent asks of package store. Its methods may be called by several goroutines.
@@ -39,6 +46,16 @@ type Store interface {
 	AddFloor(ctx context.Context, f Floor) error
 	// Exported maps the fingerprint of each profile that was handed out to the ID of its workload.
 	Exported(ctx context.Context) (map[string]string, error)
+	// Current is Latest with its revision.
+	Current(ctx context.Context, id string) (p policy.Policy, revision int, ok bool, err error)
+	Modes(ctx context.Context) ([]store.Mode, error)
+	PutMode(ctx context.Context, m store.Mode) error
+	IntendSupervision(ctx context.Context, v store.Supervised) (seq int64, err error)
+	ConfirmSupervision(ctx context.Context, seq int64, pid int, started uint64) error
+	AbandonSupervision(ctx context.Context, seq int64) error
+	SetSupervisedMode(ctx context.Context, engine, id, mode string) error
+	EndSupervision(ctx context.Context, engine, id string) error
+	Supervised(ctx context.Context) ([]store.Supervised, error)
 }
 
 // Floor is what one runtime was seen to need for one workload after it loaded the filter.

@@ -10,6 +10,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
 	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -68,6 +69,9 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	case m.agent.self.is(*rc):
 		return nil
 	}
+	if m.modeOf(rc.Workload.ID()).now == api.ModeOff || ownMode(rc.Labels) == api.ModeOff {
+		return nil
+	}
 	c := &tracked{key: k, reg: r, owner: owner, counts: map[refusalKey]*refusal{}}
 	c.view = api.Container{
 		Container: rc.Container, WorkloadID: rc.Workload.ID(), WorkloadName: rc.Workload.Name(),
@@ -89,7 +93,30 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	}
 	m.containers[k] = c
 	m.agent.start(func() { m.agent.awaitExit(exit, k) })
+	m.take(c)
 	return nil
+}
+
+// take a registered container under supervision as far as its profile, its mode and the listeners that are here say so.
+func (m *model) take(c *tracked) {
+	if m.agent.Supervising == nil {
+		return
+	}
+	strangers := m.strangers[c.key.id]
+	delete(m.strangers, c.key.id)
+	t, ours := m.agent.tokenOf(c.reg.Profile)
+	if o := m.orders[c.view.WorkloadID]; ours && o != nil && c.held == nil && o.Revision == t.Revision {
+		m.supervise(c, o, "start", t.Seq)
+	}
+	for _, k := range strangers {
+		m.adopt(k)
+	}
+	if ours || len(strangers) > 0 || c.view.Mode == api.Enforced {
+		return
+	}
+	if mode := m.modeFor(c); mode == api.ModeShadow || mode == api.ModeEnforce {
+		m.bringUnder(c) // it was started without us, or before its workload had settled
+	}
 }
 
 // arm the observer: exported profiles are watched for what they refuse, everything else is learned from.
@@ -97,6 +124,9 @@ func (m *model) arm(c *tracked, late bool) error {
 	target := kernel.Target{
 		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID,
 		Late: late, StopSignal: c.reg.Container.StopSignal, Filtered: filtered(c.reg),
+	}
+	if _, ours := m.agent.tokenOf(c.reg.Profile); ours || len(m.strangers[c.key.id]) > 0 {
+		return m.armHeld(c, target, late)
 	}
 	how := ""
 	if late {
@@ -114,12 +144,36 @@ func (m *model) arm(c *tracked, late bool) error {
 		c.id, err = m.agent.Observer.Watch(target, allowed)
 	} else {
 		c.id, err = m.agent.Observer.Observe(target)
+		c.learns = err == nil
 	}
 	if err != nil {
 		return err
 	}
 	m.event(kindStart, c, c.view.Name+what+how)
 	m.observed[c.id] = c
+	return nil
+}
+
+// armHeld observes a container whose calls are held, until it has booted: that is when its boot-only calls end. One that
+// was running before is only followed: what is seen of it would be a piece.
+func (m *model) armHeld(c *tracked, target kernel.Target, late bool) (err error) {
+	target.Filtered, target.Held = false, true
+	how := "is learned from while it boots, under its policy"
+	if late {
+		how = "is supervised, and was already running"
+		c.id, err = m.agent.Observer.Follow(target)
+	} else {
+		c.id, err = m.agent.Observer.Observe(target)
+		c.learns = err == nil
+	}
+	if err != nil {
+		return err
+	}
+	m.event(kindStart, c, c.view.Name+" "+how)
+	m.observed[c.id] = c
+	if late && processAge(c.view.PID) > bootTime {
+		return m.agent.Observer.SetStage(c.id, observe.StageRun)
+	}
 	return nil
 }
 

@@ -211,3 +211,48 @@ func (s Stored) Exported(ctx context.Context) (map[string]string, error) {
 	}
 	return all, nil
 }
+
+// Current policy of a workload by its ID, and its revision.
+func (s Stored) Current(ctx context.Context, id string) (p policy.Policy, revision int, ok bool, err error) {
+	p, r, err := s.Store.Policy(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return policy.Policy{}, 0, false, nil
+	}
+	return p, r.Number, err == nil, err
+}
+
+// Modes that were set.
+func (s Stored) Modes(ctx context.Context) ([]store.Mode, error) { return s.Store.Modes(ctx) }
+
+// PutMode of a workload.
+func (s Stored) PutMode(ctx context.Context, m store.Mode) error { return s.Store.PutMode(ctx, m) }
+
+// IntendSupervision records a change before it is made.
+func (s Stored) IntendSupervision(ctx context.Context, v store.Supervised) (int64, error) {
+	return s.Store.IntendSupervision(ctx, v)
+}
+
+// ConfirmSupervision records that the change is in the kernel.
+func (s Stored) ConfirmSupervision(ctx context.Context, seq int64, pid int, started uint64) error {
+	return s.Store.ConfirmSupervision(ctx, seq, pid, started)
+}
+
+// AbandonSupervision records that an intended change was not made.
+func (s Stored) AbandonSupervision(ctx context.Context, seq int64) error {
+	return s.Store.AbandonSupervision(ctx, seq)
+}
+
+// SetSupervisedMode of a container.
+func (s Stored) SetSupervisedMode(ctx context.Context, engine, id, mode string) error {
+	return s.Store.SetSupervisedMode(ctx, engine, id, mode)
+}
+
+// EndSupervision of a container that is no more.
+func (s Stored) EndSupervision(ctx context.Context, engine, id string) error {
+	return s.Store.EndSupervision(ctx, engine, id)
+}
+
+// Supervised is what is intended or done.
+func (s Stored) Supervised(ctx context.Context) ([]store.Supervised, error) {
+	return s.Store.Supervised(ctx)
+}

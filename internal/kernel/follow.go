@@ -49,6 +49,22 @@ func (o *Observer) Settle(id ID) (observe.Trace, error) {
 	return t, errors.Join(err, o.links.set(&o.objects, o.need()))
 }
 
+// AlsoWatch reports what the filters of a followed container deny: those that nobody is asked by.
+func (o *Observer) AlsoWatch(id ID, a Allowed) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.containers[id]
+	if c == nil {
+		return fmt.Errorf("watch container %d: %w", id, ErrUnknown)
+	}
+	if err := o.permit(c, &a); err != nil {
+		return fmt.Errorf("watch container %d: %w", id, err)
+	}
+	c.watch = true
+	atomic.OrUint32(&o.shared.containers[c.index].Flags, uint32(bpfContainerFlagFLAG_WATCH))
+	return o.links.set(&o.objects, o.need())
+}
+
 // SetStage puts a container into a stage that no mark told of: one that never accepts a connection has booted, too. A
 // mark that the kernel makes meanwhile wins.
 func (o *Observer) SetStage(id ID, stage observe.Stage) error {

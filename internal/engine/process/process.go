@@ -96,19 +96,25 @@ func (p *Process) Cgroup() (string, error) {
 // CgroupID is the inode of the process's cgroup v2 directory, which is what bpf_get_current_cgroup_id returns (the two
 // are the same since Linux 5.5). It is 1 for the root cgroup, and 0 where no cgroup2 file system is mounted.
 func (p *Process) CgroupID() (uint64, error) {
+	dir, err := p.CgroupDir()
+	if err != nil || dir == "" {
+		return 0, err
+	}
+	return inode(dir)
+}
+
+// CgroupDir is the process's cgroup v2 directory; "" where no cgroup2 file system shows it.
+func (p *Process) CgroupDir() (string, error) {
 	cgroup, err := p.Cgroup()
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return 0, fmt.Errorf("look for the cgroup2 mount: %w", err)
+		return "", fmt.Errorf("look for the cgroup2 mount: %w", err)
 	}
-	dir, ok := cgroupDir(string(mounts), cgroup)
-	if !ok {
-		return 0, nil
-	}
-	return inode(dir)
+	dir, _ := cgroupDir(string(mounts), cgroup)
+	return dir, nil
 }
 
 func (p *Process) proc(name string) string { return "/proc/" + strconv.Itoa(p.PID) + "/" + name }

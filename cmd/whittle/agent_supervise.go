@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/whittle-sec/whittle/internal/agent"
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/supervise"
+)
+
+// supervising is what the agent holds calls with. Its sockets lie beside the agent's own, so that a second agent, with
+// another socket, has a holder of its own.
+func (a *app) supervising(log *slog.Logger, f agentFlags) (*agent.Supervising, error) {
+	socket, err := filepath.Abs(a.socket)
+	if err != nil {
+		return nil, fmt.Errorf("find the socket: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this executable: %w", err)
+	}
+	s, err := supervise.New(log)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(socket)
+	keep := holder.Config{
+		Control: filepath.Join(dir, "holder.sock"), Listener: filepath.Join(dir, "seccomp.sock"), Group: api.Group, Log: log,
+	}
+	return &agent.Supervising{
+		Supervisor: s, Exe: self, Listener: keep.Listener, Default: api.WorkloadMode(f.mode), ShadowTime: f.shadow,
+		Holder: func(ctx context.Context) (*holder.Client, error) { return holder.Start(ctx, self, keep) },
+	}, nil
+}

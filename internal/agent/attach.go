@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/inject"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+var (
+	_ api.Attacher = (*Agent)(nil)
+	_ api.Sealer   = (*Agent)(nil)
+)
+
+// attachTime bounds one injection: fork storms converge in half a second, a thread in D state is waited for.
+const attachTime = 30 * time.Second
+
+// site is what an injection needs to know of a container.
+type site struct {
+	c       *tracked
+	view    api.Container
+	request inject.Request
+	orders  *ward.Orders
+	held    bool // some listener of it is read
+}
+
+// Attach to a running container.
+func (a *Agent) Attach(ctx context.Context, _ api.Peer, r api.AttachRequest) (api.AttachResult, error) {
+	if a.Supervising == nil {
+		return api.AttachResult{}, fmt.Errorf("%w: this agent does not supervise", api.ErrInvalid)
+	}
+	s, err := a.siteOf(ctx, r.Container, r.PID)
+	if err != nil {
+		return api.AttachResult{}, err
+	}
+	rules := s.orders.Plan.Running()
+	if s.request.Program, err = filter.Compile(rules); err != nil {
+		return api.AttachResult{}, err
+	}
+	s.request.Listener, s.request.Skip = true, true
+	out := api.AttachResult{Container: s.view.Name, Workload: s.view.WorkloadName, DryRun: r.DryRun, Mode: r.Mode}
+	out.Open, out.Held = openAndHeld(s.orders, policy.Run)
+	if p := s.orders.Policy; !p.Complete {
+		out.Warnings = append(out.Warnings, "its policy is "+wholeness(p))
+	}
+	if r.DryRun {
+		return a.survey(s, rules, out)
+	}
+	if r.Mode != "" {
+		if _, err := a.SetMode(ctx, api.Peer{}, api.ModeChange{Workload: s.view.WorkloadID, Mode: r.Mode, By: "attach"}); err != nil {
+			return out, err
+		}
+	}
+	return a.attach(ctx, s, out, "attach")
+}
+
+// siteOf a container by its reference or by one of its processes.
+func (a *Agent) siteOf(ctx context.Context, ref string, pid int) (s site, err error) {
+	if pid > 0 {
+		if err := a.introducePID(ctx, pid); err != nil {
+			return s, err
+		}
+	}
+	err = a.ask(ctx, func(m *model) error {
+		c, err := m.find(ref, pid)
+		if err != nil {
+			return err
+		}
+		s.c, s.view, s.held = c, c.view, c.held != nil
+		return nil
+	})
+	if err != nil {
+		return s, err
+	}
+	if s.request, err = requestFor(s.view); err != nil {
+		return s, err
+	}
+	s.orders, err = a.loadOrders(ctx, s.view.WorkloadID)
+	if errors.Is(err, errNoPolicy) {
+		err = hint.Add(fmt.Errorf("%w: %s: %w", api.ErrNotFound, s.view.Name, err),
+			"it is learned from while it runs: whittle status shows when it has settled; policies: whittle policy list")
+	}
+	return s, err
+}
+
+// find a container by its name, its ID or the beginning of it, or by its first process or its cgroup.
+func (m *model) find(ref string, pid int) (*tracked, error) {
+	var found []*tracked
+	for _, c := range m.containers {
+		switch {
+		case c.gone:
+		case pid > 0 && m.contains(c, pid), ref != "" && (c.view.Name == ref || c.key.id == ref):
+			return c, nil
+		case ref != "" && len(ref) >= 4 && strings.HasPrefix(c.key.id, ref):
+			found = append(found, c)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return nil, fmt.Errorf("%w: %q is the beginning of %d containers' ids", api.ErrInvalid, ref, len(found))
+	case pid > 0:
+		return nil, fmt.Errorf("%w: process %d is in no container", api.ErrNotFound, pid)
+	}
+	return nil, hint.Add(fmt.Errorf("%w: no container %q runs", api.ErrNotFound, ref), "whittle status lists those that the agent knows")
+}
+
+// contains tells whether a process is in the container.
+func (m *model) contains(c *tracked, pid int) bool {
+	if c.view.PID == pid {
+		return true
+	}
+	p, err := process.Open(pid)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	if c.view.CgroupID > 1 {
+		id, err := p.CgroupID()
+		return err == nil && id == c.view.CgroupID
+	}
+	ns, err := p.MountNS()
+	return err == nil && ns != 0 && ns == c.view.MountNS
+}
+
+// requestFor a container's processes.
+func requestFor(c api.Container) (inject.Request, error) {
+	p, err := process.Open(c.PID)
+	if err != nil {
+		return inject.Request{}, err
+	}
+	defer p.Close()
+	r := inject.Request{PIDs: []int{c.PID}, Starts: []uint64{startOf(c.PID)}, MountNS: c.MountNS}
+	if c.CgroupID > 1 {
+		if r.Cgroup, err = p.CgroupDir(); err != nil {
+			return inject.Request{}, err
+		}
+		r.MountNS = 0 // a program of the container may have made itself another; the cgroup it cannot leave
+	}
+	return r, p.Alive()
+}
+
+// attach the filter of a plan, with the record made before and confirmed after.
+func (a *Agent) attach(ctx context.Context, s site, out api.AttachResult, how string) (api.AttachResult, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTime) // half of it would be worse than all
+	defer cancel()
+	seq, err := a.Store.IntendSupervision(ctx, recordOf(s, how))
+	if err != nil {
+		return out, fmt.Errorf("nothing was changed: %w", err)
+	}
+	result, err := inject.Run(ctx, a.Supervising.Exe, s.request)
+	if err != nil {
+		return out, errors.Join(fmt.Errorf("attach to %s: %w", s.view.Name, err), a.Store.AbandonSupervision(ctx, seq))
+	}
+	fill(&out, result)
+	if out.Listeners == 0 && how == "attach" && !s.held {
+		result.Close()
+		if err := a.Store.AbandonSupervision(ctx, seq); err != nil {
+			out.Warnings = append(out.Warnings, err.Error())
+		}
+		out.Complete = false
+		return out, nil
+	}
+	err = a.ask(ctx, func(m *model) error { return m.attached(s, result, how, seq) })
+	if err != nil {
+		result.Close()
+	}
+	return out, err
+}
+
+func recordOf(s site, how string) store.Supervised {
+	return store.Supervised{
+		Engine: s.view.Engine, ID: s.view.ID, Name: s.view.Name, Workload: s.view.WorkloadID, PID: s.view.PID,
+		Started: startOf(s.view.PID), Boot: bootID(), How: how, Revision: s.orders.Revision,
+		Fingerprint: fingerprint(s.request.Program),
+	}
+}
+
+// fill in what was done to each process.
+func fill(out *api.AttachResult, r inject.Result) {
+	for _, p := range r.Processes {
+		out.Processes = append(out.Processes, api.AttachedProcess{
+			PID: p.PID, Comm: commOf(p.PID), Threads: p.Threads, How: p.How, NoNewPrivileges: p.NoNewPrivs, Pause: p.Pause, Problem: p.Err,
+		})
+		if p.Listener >= 0 {
+			out.Listeners++
+		}
+		out.Listeners += len(p.More)
+		if p.NoNewPrivs {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("process %d had no no_new_privs, and has it now: setuid programs that it executes gain nothing", p.PID))
+		}
+	}
+	out.Paused, out.Complete = r.Frozen, r.Complete
+	out.Warnings = append(out.Warnings, r.Problems...)
+}
+
+// attached takes over what an injection brought.
+func (m *model) attached(s site, r inject.Result, how string, seq int64) error {
+	c := s.c
+	if c.gone || m.containers[c.key] != c {
+		return fmt.Errorf("%w: %s has ended meanwhile", api.ErrNotFound, s.view.Name)
+	}
+	if how == "seal" {
+		return m.sealed(c, s, seq)
+	}
+	if c.id == 0 {
+		if err := m.follow(c); err != nil {
+			return err
+		}
+	}
+	if c.held == nil {
+		m.supervise(c, s.orders, how, seq)
+		if m.modeFor(c) == api.ModeLearn {
+			c.held.ward.SetMode(ward.Shadow) // it was asked for: nothing is refused before it is said so
+		}
+	}
+	c.held.ward.SetOrders(s.orders)
+	if c.view.Phase != policy.Boot {
+		if stage, ok := m.agent.Observer.Stage(c.id); ok && stage == observe.StageBoot {
+			if err := m.agent.Observer.SetStage(c.id, observe.StageRun); err != nil {
+				return err
+			}
+		}
+	}
+	var errs []error
+	for _, p := range r.Processes {
+		for _, fd := range append([]int{p.Listener}, p.More...) {
+			if fd < 0 {
+				continue
+			}
+			if m.holder != nil {
+				_, err := m.holder.Keep(holder.Kept{Container: c.key.id, PID: p.PID, FD: fd, Injected: true})
+				errs = append(errs, err)
+			}
+			errs = append(errs, m.listen(c, fd))
+		}
+	}
+	c.held.confirmed = true
+	pid, started := c.view.PID, startOf(c.view.PID)
+	m.record(func(ctx context.Context, s Store) error { return s.ConfirmSupervision(ctx, seq, pid, started) })
+	m.event(kindAttach, c, fmt.Sprintf("%s is supervised (%s): its %d processes have the filter of policy %d, %s, stopped for %s", c.view.Name,
+		c.held.ward.Mode(), len(r.Processes), s.orders.Revision, planText(s.orders), r.Frozen.Round(10*time.Microsecond)))
+	m.agent.start(func() { m.agent.attest(context.Background(), c) })
+	return errors.Join(errs...)
+}
+
+// follow a container that is not observed (any more).
+func (m *model) follow(c *tracked) (err error) {
+	c.id, err = m.agent.Observer.Follow(kernel.Target{
+		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID, Late: true, Held: true,
+		StopSignal: c.reg.Container.StopSignal,
+	})
+	if err != nil {
+		return err
+	}
+	m.observed[c.id] = c
+	c.learns = false
+	if c.held != nil {
+		c.held.ward.SetObserved(c.id)
+	}
+	return m.agent.Observer.SetStage(c.id, observe.StageRun)
+}
+
+// bringUnder attaches to a container whose mode says that its calls are to be held.
+func (m *model) bringUnder(c *tracked) {
+	if m.agent.Supervising == nil || c.attaching || c.view.PID == 0 {
+		return
+	}
+	c.attaching = true
+	view := c.view
+	m.agent.start(func() {
+		out, err := m.agent.attachTo(context.Background(), c, view)
+		_ = m.agent.ask(context.Background(), func(m *model) error {
+			c.attaching = false
+			switch {
+			case c.gone:
+			case err != nil:
+				m.event(kindProblem, c, fmt.Sprintf("%s cannot be supervised while it runs: %v; the next start is", c.view.Name, err))
+			case !out.Complete:
+				m.event(kindProblem, c, fmt.Sprintf("%s is supervised in part: %s", c.view.Name, strings.Join(out.Warnings, "; ")))
+			}
+			return nil
+		})
+	})
+}
+
+func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container) (out api.AttachResult, err error) {
+	s := site{c: c, view: view, held: false}
+	if s.orders, err = a.loadOrders(ctx, view.WorkloadID); err != nil {
+		return out, err
+	}
+	if s.request, err = requestFor(view); err != nil {
+		return out, err
+	}
+	s.request.Listener, s.request.Skip = true, true
+	if s.request.Program, err = filter.Compile(s.orders.Plan.Running()); err != nil {
+		return out, err
+	}
+	return a.attach(ctx, s, out, "attach")
+}
+
+// survey says what an injection would do.
+func (a *Agent) survey(s site, rules *filter.Rules, out api.AttachResult) (api.AttachResult, error) {
+	report, err := inject.Survey(s.request, func(call syscalls.Call) bool {
+		t := rules.Tables[call.ABI]
+		return t != nil && call.Nr < syscalls.MaxNr && t.Actions[call.Nr] != filter.Errno(uint16(policy.ENOSYS))
+	})
+	if err != nil {
+		return out, err
+	}
+	out.Complete = true
+	for _, p := range report.Processes {
+		ap := api.AttachedProcess{
+			PID: p.PID, Comm: workload.Printable(p.Comm, 16), Threads: len(p.Threads), How: p.How, NoNewPrivileges: p.SetsNoNewPrivs,
+		}
+		if !p.Works {
+			ap.Problem, out.Complete = p.Problem, false
+		}
+		for _, t := range p.Threads {
+			if t.Refused {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("thread %d of %s waits in %s, which the filter would refuse when it goes on",
+					t.TID, ap.Comm, t.Call))
+			}
+		}
+		out.Processes = append(out.Processes, ap)
+	}
+	out.Warnings = append(out.Warnings, report.Problems...)
+	return out, nil
+}
+
+// maxCommandLine of a process that no engine tells of, in bytes.
+const maxCommandLine = 4096
+
+// introducePID registers the process as a container of its own, unless it is in one that is known. Its workload is its
+// program and its arguments, as of a bundle that no engine made.
+func (a *Agent) introducePID(ctx context.Context, pid int) error {
+	known := false
+	err := a.ask(ctx, func(m *model) error {
+		_, err := m.find("", pid)
+		known = err == nil
+		return nil
+	})
+	if err != nil || known {
+		return err
+	}
+	p, err := process.Open(pid)
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	}
+	defer p.Close()
+	var r api.Registration
+	c := &r.Container
+	c.Engine, c.ID, c.PID, c.Name = "process", fmt.Sprintf("%d-%d", pid, startOf(pid)), pid, commOf(pid)
+	line, err := readSome(fmt.Sprintf("/proc/%d/cmdline", pid), maxCommandLine)
+	if err != nil || len(line) == 0 {
+		return fmt.Errorf("%w: process %d has no command line: it is a kernel thread or ends", api.ErrInvalid, pid)
+	}
+	c.Workload.Command = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	c.Workload.Image = workload.Printable(path.Base(c.Workload.Command[0]), 200)
+	if c.MountNS, err = p.MountNS(); err != nil {
+		return err
+	}
+	if c.CgroupID, err = p.CgroupID(); err != nil {
+		return err
+	}
+	if c.MountNS == a.self.mountNS {
+		return hint.Add(fmt.Errorf("%w: process %d is in no container: it shares this host's mounts, and its cgroup may hold other programs", api.ErrInvalid, pid),
+			"supervise a command of the host with: whittle run --policy FILE -- COMMAND")
+	}
+	if err := p.Alive(); err != nil {
+		return err
+	}
+	return a.ask(ctx, func(m *model) error { return m.register(r, 0, true) })
+}
+
+func readSome(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}

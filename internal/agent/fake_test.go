@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
+)
+
+// What supervision asks of the observer and the store, in an agent that does not supervise.
+
+func (o *observer) Follow(t kernel.Target) (kernel.ID, error)    { return o.Observe(t) }
+func (o *observer) Settle(id kernel.ID) (observe.Trace, error)   { return o.Trace(id) }
+func (o *observer) AlsoWatch(kernel.ID, kernel.Allowed) error    { return nil }
+func (o *observer) Who(kernel.ID, int) (kernel.Who, bool)        { return kernel.Who{}, false }
+func (o *observer) Stage(kernel.ID) (observe.Stage, bool)        { return observe.StageRun, true }
+func (o *observer) SetStage(id kernel.ID, _ observe.Stage) error { return nil }
+
+func (s *memory) Current(ctx context.Context, id string) (policy.Policy, int, bool, error) {
+	p, ok, err := s.Latest(ctx, id)
+	return p, 1, ok, err
+}
+func (s *memory) Modes(context.Context) ([]store.Mode, error) { return nil, nil }
+func (s *memory) PutMode(context.Context, store.Mode) error   { return nil }
+func (s *memory) IntendSupervision(context.Context, store.Supervised) (int64, error) {
+	return 1, nil
+}
+func (s *memory) ConfirmSupervision(context.Context, int64, int, uint64) error    { return nil }
+func (s *memory) AbandonSupervision(context.Context, int64) error                 { return nil }
+func (s *memory) SetSupervisedMode(context.Context, string, string, string) error { return nil }
+func (s *memory) EndSupervision(context.Context, string, string) error            { return nil }
+func (s *memory) Supervised(context.Context) ([]store.Supervised, error)          { return nil, nil }

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/inject"
+	"github.com/whittle-sec/whittle/internal/store"
+)
+
+// settleIn is how long after its start an agent waits for listeners and for its engines before it compares the record with
+// what it has.
+const settleIn = 5 * time.Second
+
+// reconcile the record with the kernel after a start: what ended is put down, and a container whose listeners died with
+// its holder gets a new filter with a new one, which takes over.
+func (a *Agent) reconcile(ctx context.Context) {
+	wait(ctx, settleIn)
+	records, err := a.Store.Supervised(ctx)
+	if err != nil {
+		a.Log.Error("read what is supervised", "err", err)
+		return
+	}
+	latest := map[key]store.Supervised{}
+	for _, r := range records {
+		if r.How != "seal" {
+			latest[key{r.Engine, r.ID}] = r
+		}
+	}
+	for k, r := range latest {
+		if ctx.Err() != nil {
+			return
+		}
+		a.reconcileOne(ctx, k, r)
+	}
+}
+
+func (a *Agent) reconcileOne(ctx context.Context, k key, r store.Supervised) {
+	alive := r.Boot == bootID() && r.PID > 0 && startOf(r.PID) == r.Started && r.Started != 0
+	var held bool
+	var c *tracked
+	err := a.ask(ctx, func(m *model) error {
+		if c = m.containers[k]; c != nil && !c.gone && c.held != nil {
+			held = m.agent.Supervising.Supervisor.Listeners(c.held.handle) > 0
+			alive = true
+		}
+		return nil
+	})
+	switch {
+	case err != nil || held:
+		return
+	case !alive && r.PID == 0 && time.Since(r.Updated) < time.Minute:
+		return // it is starting
+	case !alive:
+		if err := a.Store.EndSupervision(ctx, r.Engine, r.ID); err != nil {
+			a.Log.Error("end a record", "container", r.ID, "err", err)
+		}
+		return
+	}
+	a.recover(ctx, k, r)
+}
+
+// recover a container that runs under a filter whose listeners are lost: its held calls fail with ENOSYS until then.
+func (a *Agent) recover(ctx context.Context, k key, r store.Supervised) {
+	registration, err := a.stranger(holder.Kept{Container: r.ID, PID: r.PID, Injected: true})
+	if err == nil {
+		err = a.ask(ctx, func(m *model) error { return m.register(registration, 0, true) })
+	}
+	if err != nil {
+		_ = a.ask(ctx, func(m *model) error {
+			m.problem("record", fmt.Sprintf("%s is no longer supervised and cannot be again: %v", r.Name, err))
+			return nil
+		})
+		return
+	}
+	_ = a.ask(ctx, func(m *model) error {
+		if c := m.containers[k]; c != nil {
+			m.event(kindProblem, c, fmt.Sprintf("the listeners of %s died with the holder: what it asked for was refused with ENOSYS; "+
+				"a new filter takes over", c.view.Name))
+			m.bringUnder(c)
+		}
+		return nil
+	})
+}
+
+// kickStuck threads, whose notifications an agent that was killed has taken along: interrupted, they ask again.
+func (a *Agent) kickStuck(ctx context.Context) {
+	var all []int
+	err := a.ask(ctx, func(m *model) error {
+		for _, c := range m.containers {
+			if c.held == nil && len(c.waiting) == 0 || c.gone {
+				continue
+			}
+			r, err := requestFor(c.view)
+			if err != nil {
+				continue // it has just ended
+			}
+			for _, pid := range processesOf(r) {
+				all = append(all, waitingThreads(pid)...)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(all) == 0 {
+		return
+	}
+	if err := inject.Kick(ctx, a.Supervising.Exe, all); err != nil {
+		_ = a.ask(ctx, func(m *model) error {
+			m.problem("held calls", fmt.Sprintf("%d threads wait for an agent that was killed and cannot be woken: %v", len(all), err))
+			return nil
+		})
+	}
+}
+
+// waitingThreads of a process: those that sleep in seccomp, waiting for an answer.
+func waitingThreads(pid int) (tids []int) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, t := range threads {
+		where, err := os.ReadFile(dir + t.Name() + "/wchan")
+		if err != nil || !strings.Contains(string(where), "seccomp") {
+			continue
+		}
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/supervise"
+	"github.com/whittle-sec/whittle/internal/ward"
+)
+
+// bootTime is after which a container whose start nobody saw is taken to have booted: until then it keeps its boot-only
+// calls.
+const bootTime = 30 * time.Second
+
+// watchOver the supervised containers: once a survey.
+func (m *model) watchOver() {
+	if m.agent.Supervising == nil {
+		return
+	}
+	m.promote()
+	for _, c := range m.containers {
+		if c.held == nil || c.gone {
+			continue
+		}
+		m.endBoot(c)
+		if phase := c.held.ward.Phase(); phase != c.view.Phase {
+			m.event(kindPhase, c, fmt.Sprintf("%s: %s -> %s: %s", c.view.Name, c.view.Phase, phase, phaseText(c, phase)))
+			c.view.Phase, c.held.phased = phase, m.agent.Now()
+		}
+		// Nothing more is learned from a container that is enforced: what it may do, it has done before.
+		if c.learns && c.held.ward.Mode() == ward.Enforce && c.view.Phase != policy.Boot {
+			m.settle(c)
+		}
+		if h := c.held; m.agent.Now().Sub(h.attest.at) > attestEvery && m.agent.Now().Sub(h.since) > settleIn && !c.attesting {
+			c.attesting = true
+			m.agent.start(func() {
+				m.agent.attest(context.Background(), c)
+				_ = m.agent.ask(context.Background(), func(*model) error { c.attesting = false; return nil })
+			})
+		}
+	}
+}
+
+// endBoot of a container whose boot ends without a connection accepted: by what was learned of it now, or by its age where
+// nothing is learned.
+func (m *model) endBoot(c *tracked) {
+	stage, ok := m.agent.Observer.Stage(c.id)
+	if !ok || stage != observe.StageBoot {
+		return
+	}
+	learned := c.learns && c.view.BootEnd > 0
+	old := !c.learns && processAge(c.view.PID) > bootTime
+	if !learned && !old {
+		return
+	}
+	if err := m.agent.Observer.SetStage(c.id, observe.StageRun); err != nil {
+		m.event(kindProblem, c, fmt.Sprintf("%s keeps its boot-only calls: %v", c.view.Name, err))
+	}
+}
+
+// phaseText says what a phase takes away or gives.
+func phaseText(c *tracked, phase policy.Phase) string {
+	o := c.held.ward.Orders()
+	gone := 0
+	for _, calls := range o.Policy.ABIs {
+		if phase == policy.Run {
+			gone += calls.Phases[policy.Boot].Minus(calls.Phases[policy.Run]).Len()
+		}
+	}
+	open, held := openAndHeld(o, phase)
+	text := fmt.Sprintf("%d calls open, %d held and allowed", open, held)
+	if gone > 0 {
+		text += fmt.Sprintf("; %d were for booting only and are refused now", gone)
+	}
+	if c.held.ward.Mode() != ward.Enforce {
+		text += " (" + c.held.ward.Mode().String() + ")"
+	}
+	return text
+}
+
+// processAge of a process; 0 when it is gone.
+func processAge(pid int) time.Duration {
+	t, err := supervise.Lookup(pid)
+	if err != nil {
+		return 0
+	}
+	return t.Age
+}
