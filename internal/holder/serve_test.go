@@ -266,7 +266,7 @@ func TestHolderEnds(t *testing.T) {
 func TestStartTogether(t *testing.T) {
 	testenv.NeedRoot(t)
 	c := config(t)
-	c.Linger = 200 * time.Millisecond
+	c.Linger = 2 * time.Second
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -20,7 +20,7 @@ import (
 const (
 	startTime   = 10 * time.Second
 	systemdTime = 5 * time.Second
-	againTime   = time.Second
+	againTime   = 3 * time.Second
 	tryAgain    = 20 * time.Millisecond
 )
 
