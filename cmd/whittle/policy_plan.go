@@ -242,7 +242,7 @@ func fold(list []string, separator string, limit int) []string {
 		switch {
 		case *last == "":
 			*last = item
-		case len(*last)+len(separator)+len(item) <= limit:
+		case len(*last)+len(separator)+len(item) < limit: // there is room for the separator after it
 			*last += separator + item
 		default:
 			*last += strings.TrimRight(separator, " ")

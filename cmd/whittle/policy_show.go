@@ -93,11 +93,14 @@ func showAccount(w io.Writer, p policy.Policy) {
 	if p.Settled.Settled {
 		settled = "yes"
 	}
-	fmt.Fprintf(w, "settled\t%s: an unseen call is in the next burst with p ≤ %.2g, in the next epoch with p ≤ %.2g (%s, %s)\n",
-		settled, p.Settled.PUnseen, p.Settled.PUnseenEpoch,
-		count(p.Settled.Bursts, "burst"), count(p.Settled.Epochs, "epoch"))
-	if p.Settled.Reason != "" {
-		fmt.Fprintf(w, "\t%s\n", oneLine(p.Settled.Reason))
+	fmt.Fprintf(w, "settled\t%s: an unseen call is in the next burst with p ≤ %.2g, the next epoch with p ≤ %.2g\n",
+		settled, p.Settled.PUnseen, p.Settled.PUnseenEpoch)
+	fmt.Fprintf(w, "\t(%s, %s)\n", count(p.Settled.Bursts, "burst"), count(p.Settled.Epochs, "epoch"))
+	if p.Settled.Reason == "" {
+		return
+	}
+	for _, line := range fold(strings.Fields(oneLine(p.Settled.Reason)), " ", width-10) {
+		fmt.Fprintf(w, "\t%s\n", line)
 	}
 }
 
@@ -121,7 +124,7 @@ func showCalls(w *tabwriter.Writer, abi syscalls.ABI, c *policy.Calls) {
 			fmt.Fprintf(w, "\t%s", mark)
 		}
 		e := c.Evidence[nr]
-		fmt.Fprintf(w, "\t%d\t%s\t%s\n", e.Count, brief(e.FirstSeen), oneLine(firstOf(e.Roles)))
+		fmt.Fprintf(w, "\t%d\t%s\t%s\n", e.Count, brief(e.FirstSeen), ending(oneLine(firstOf(e.Roles)), 26))
 	}
 	w.Flush()
 	lane := func(name string, s syscalls.Set) {
@@ -143,6 +146,15 @@ func showCalls(w *tabwriter.Writer, abi syscalls.ABI, c *policy.Calls) {
 
 func brief(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
 
+// ending of a text that is longer than there is room for: of a path, what tells it from others.
+func ending(s string, room int) string {
+	letters := []rune(s)
+	if len(letters) <= room {
+		return s
+	}
+	return "…" + string(letters[len(letters)-room+1:])
+}
+
 func firstOf(list []string) string {
 	switch len(list) {
 	case 0:
@@ -158,6 +170,7 @@ func showCVEs(w io.Writer, p policy.Policy) error {
 	if len(p.ABIs) == 0 {
 		return nil
 	}
+	fmt.Fprintln(w, "AS A STATIC PROFILE, arguments not weighed")
 	for i, phase := range append(slices.Clone(policy.Phases[:]), policy.Boot) {
 		sel, name := policy.Selection{Phases: []policy.Phase{phase}}, phase.String()
 		if i == len(policy.Phases) {
