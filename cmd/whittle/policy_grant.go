@@ -44,7 +44,7 @@ func newPolicyDeny(a *app) *cobra.Command {
 		Short: "deny calls to a workload on your word, in every phase",
 		Long: `Take calls out of the policy of a workload, for good: they stay out when they are observed again, until they are
 allowed. To supervised containers they are refused at once where they are held; what the kernel lets through without asking
-is refused from the next start or whittle attach on.`,
+is refused from the next start or whittle attach on. What the container runtime needs to start it is left.`,
 		Example:           `  sudo whittle policy deny redis-1f2e ptrace process_vm_readv`,
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeWorkloads(1),

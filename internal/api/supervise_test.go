@@ -287,3 +287,25 @@ func TestFollowIsCutOffAtLast(t *testing.T) {
 		t.Error("Follow = nil, want an error: these were not the agent's last words")
 	}
 }
+
+func TestHostileSupervision(t *testing.T) {
+	mux := http.NewServeMux()
+	s := &Server{Backend: &supervisor{attach: func(context.Context) error { t.Error("attached"); return nil }}, Log: slog.New(slog.DiscardHandler)}
+	s.superviseRoutes(mux)
+	root := context.WithValue(t.Context(), peerKey{}, Peer{PID: 1})
+	for _, tt := range []struct{ name, path, body string }{
+		{"unknown key", "/v1/attach", `{"container":"c","force":true}`},
+		{"not JSON", "/v1/attach", `container=c`},
+		{"empty", "/v1/seal", ``},
+		{"a pid that is no number", "/v1/attach", `{"pid":"1"}`},
+		{"a huge pid", "/v1/attach", `{"pid":1e30}`},
+		{"no such phase", "/v1/grants", `{"workload":"w","call":"c","allow":true,"phases":["sleep"]}`},
+		{"a list", "/v1/modes", `[]`},
+	} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest("POST", tt.path, strings.NewReader(tt.body)).WithContext(root))
+		if w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d, want 400: %s", tt.name, w.Code, w.Body)
+		}
+	}
+}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/whittle-sec/whittle/internal/hint"
 )
 
 func intend(t *testing.T, s *Store, v Supervised) int64 {
@@ -216,5 +218,24 @@ func TestMigrationFromTheFirst(t *testing.T) {
 	intend(t, s, Supervised{Engine: "e", ID: "i", How: "start", Fingerprint: "f"})
 	if err := s.PutMode(ctx, Mode{Workload: "w", Mode: "auto", Now: "learn"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// On a full disk nothing is recorded, so nothing may be done; what was recorded before is still there.
+func TestIntendOnAFullStore(t *testing.T) {
+	s := open(t, stateDir(t))
+	if _, err := s.write.Exec("PRAGMA max_page_count = 1"); err != nil { // at least what there is
+		t.Fatal(err)
+	}
+	var err error
+	recorded := 0
+	for ; err == nil && recorded < 10_000; recorded++ {
+		_, err = s.IntendSupervision(ctx, Supervised{Engine: "e", ID: fmt.Sprint(recorded), How: "start", Fingerprint: strings.Repeat("f", 256)})
+	}
+	if !errors.Is(err, ErrFull) || hint.Of(err) == "" {
+		t.Fatalf("after %d changes: %v, want ErrFull with a hint", recorded, err)
+	}
+	if got := supervised(t, s); len(got) != recorded-1 {
+		t.Errorf("%d changes, want the %d that were reported as recorded", len(got), recorded-1)
 	}
 }
