@@ -9,12 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// resolveCached is RESOLVE_CACHED of linux/openat2.h (Linux 5.12): resolve from what the kernel remembers, or give EAGAIN.
+const resolveCached = 0x20
+
 // fileID names a file while it exists.
 type fileID struct{ dev, ino uint64 }
 
 // SameFile reports whether a path, seen from inside the container of a process, leads to the executable that the process
 // runs: /bin/sh is /usr/bin/dash there. Anything that cannot be told is false. It does not wait for a file system that
-// the container may serve itself.
+// the container may serve itself. A yes stays true until the process executes another program.
 func SameFile(tgid int, path string) bool {
 	dir, err := openProc(tgid)
 	if err != nil {
@@ -31,7 +34,7 @@ func SameFile(tgid int, path string) bool {
 		return false
 	}
 	defer func() { _ = unix.Close(root) }()
-	fd, err := openInside(root, path)
+	fd, err := openInside(dir, root, path)
 	if err != nil {
 		return false
 	}
@@ -40,22 +43,29 @@ func SameFile(tgid int, path string) bool {
 	return err == nil && found == exe
 }
 
-// resolveCached is RESOLVE_CACHED of linux/openat2.h (Linux 5.12): resolve from what the kernel remembers, or give EAGAIN.
-const resolveCached = 0x20
-
-// openInside resolves a path below root without ever waiting: the container may serve any part of the path itself, by
-// FUSE, and answer never. What the kernel would have to ask a file system for is not found. That is rare for a program
-// that runs, since starting it walked the same names; remember a yes, which stays true while the process does not exec.
-func openInside(root int, path string) (fd int, err error) {
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolveCached,
+// openInside resolves a path below the root of a process. First from what the kernel remembers, which never waits, and
+// nearly always knows the names of a program that runs. It does not know the symbolic links of an overlay, though
+// (ovl_get_link), and /bin is one. So the second walk may ask the root's file system, where that is a local one, and
+// never enters a mount below it. What is not found so is not found.
+func openInside(proc, root int, path string) (int, error) {
+	const inside = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+	fd, err := openat2(root, path, inside|resolveCached)
+	// EINVAL: Linux before 5.12 has no RESOLVE_CACHED.
+	if (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL)) && onLocal(proc, root) {
+		return openat2(root, path, inside|unix.RESOLVE_NO_XDEV)
 	}
-	for range 4 { // EAGAIN, too, when a directory anywhere was renamed meanwhile
+	return fd, err
+}
+
+// openat2 tries again a few times: EAGAIN may also say that something was renamed while ".." was resolved.
+func openat2(root int, path string, resolve uint64) (fd int, err error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve}
+	for range 3 {
 		fd, err = unix.Openat2(root, path, &how)
-		if err == nil || (!errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN)) {
-			break
+		if errors.Is(err, unix.EINTR) || (errors.Is(err, unix.EAGAIN) && resolve&resolveCached == 0) {
+			continue
 		}
+		break
 	}
 	return fd, err
 }
