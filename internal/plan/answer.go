@@ -26,9 +26,7 @@ type Answer struct {
 	Why    string
 }
 
-func allow(format string, args ...any) Answer {
-	return Answer{Action: policy.Allow, Why: fmt.Sprintf(format, args...)}
-}
+func allow(why string) Answer { return Answer{Action: policy.Allow, Why: why} }
 
 // Answer a held call. An asker whose lane is not known is taken for a task of the service whose role is not known.
 //
@@ -72,7 +70,7 @@ func (p *Plan) inLane(a Asker, t *table, nr uint32) Answer {
 		return Answer{Why: e.Why}
 	case e.Place == Open:
 		// The kernel lets it through for everybody. A filter of before it was opened may still ask.
-		return allow("%s", e.Why)
+		return allow(e.Why)
 	case withheld:
 		return Answer{Why: "withheld " + why}
 	case a.Lane == observe.LaneExec:
@@ -122,7 +120,7 @@ func (p *Plan) service(a Asker, t *table, nr uint32) Answer {
 	}
 	where, all := p.phaseWords(a.Phase), t.whole
 	r, known := t.roles[a.Role]
-	who := fmt.Sprintf("%q", a.Role)
+	who := a.Role // printable, if it is a name of the policy's; otherwise it is not said
 	switch {
 	case !t.byRole.Has(nr):
 		// Granted, imported, or from a policy without roles: nothing is known that could narrow it.
@@ -132,17 +130,17 @@ func (p *Plan) service(a Asker, t *table, nr uint32) Answer {
 	}
 	switch {
 	case r.serving[a.Phase].Has(nr):
-		return allow("allowed to %s %s", who, where)
+		return allow("allowed to " + who + " " + where)
 	case a.Birth && r.birth.Has(nr):
-		return allow("allowed to %s while it is starting", who)
+		return allow("allowed to " + who + " while it is starting")
 	case !t.service.Has(nr):
 		return Answer{Why: "not in the policy"}
 	case known && r.birth.Has(nr):
-		return Answer{Why: fmt.Sprintf("%s makes it only while it is starting", who)}
+		return Answer{Why: who + " makes it only while it is starting"}
 	case all.serving[a.Phase].Has(nr) && known:
-		return Answer{Why: fmt.Sprintf("%s does not make it %s, other roles do", who, where)}
+		return Answer{Why: who + " does not make it " + where + ", other roles do"}
 	case all.serving[a.Phase].Has(nr):
-		return Answer{Why: fmt.Sprintf("only some roles make it %s, and this one is not known", where)}
+		return Answer{Why: "only some roles make it " + where + ", and this one is not known"}
 	}
 	return Answer{Why: "in the policy, but not " + where}
 }

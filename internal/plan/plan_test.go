@@ -121,6 +121,15 @@ func TestAnswers(t *testing.T) {
 			c := syscalls.Call{ABI: rapid.SampledFrom(syscalls.ABIs[:]).Draw(t, "abi"), Nr: genNr.Draw(t, "nr")}
 			static := policy.Decide(p, policy.Selection{}, c, args).Action == policy.Allow
 			open := running.Decide(data(c, args)) == filter.Allow
+			exec := plan.Answer(Asker{Lane: observe.LaneExec}, c, args)
+			check(t, plan, p, c, Asker{Lane: observe.LaneExec}, exec)
+			if calls := p.ABIs[c.ABI]; calls != nil && exec.Action == policy.Allow {
+				_, withheld := calls.Withheld[c.Nr]
+				within := policy.Decide(p, policy.Selection{Exec: true}, c, args).Action == policy.Allow
+				if !within && (withheld || plan.execLearned()) {
+					t.Fatalf("%v %v: exec may make it (%s)", c.ABI, c, exec.Why)
+				}
+			}
 			for _, role := range []string{"", "x:0", "m:0", "m:1", "n:0", "?:0"} {
 				ask := func(phase policy.Phase, birth bool) bool {
 					a := Asker{Lane: observe.LaneService, Phase: phase, Role: role, Birth: birth}

@@ -142,7 +142,7 @@ func TestNovel(t *testing.T) {
 	}{
 		{call(t, "execve"), Answer{Errno: policy.EPERM, Novel: true, Why: "not in the policy"}},
 		{call(t, "execveat"), Answer{Errno: policy.ENOSYS, Novel: true, Why: "not in the policy"}},
-		{call(t, "bind"), Answer{Errno: policy.EPERM, Why: `"` + redis + `" makes it only while it is starting`}},
+		{call(t, "bind"), Answer{Errno: policy.EPERM, Why: redis + ` makes it only while it is starting`}},
 		{syscalls.Call{ABI: x86, Nr: 1000}, Answer{Errno: policy.ENOSYS, Novel: true, Why: "has no name"}},
 		{syscalls.Call{ABI: x86, Nr: 1 << 30}, Answer{Errno: policy.ENOSYS, Novel: true, Why: "no kernel has the number"}},
 		{syscalls.Call{ABI: syscalls.I386, Nr: 3}, Answer{Errno: policy.ENOSYS, Novel: true, Why: "the workload was never seen using the i386 calls"}},
