@@ -72,7 +72,7 @@ type Ward struct {
 	now   func() time.Time
 
 	kernel   Kernel
-	init     int // the container's first process, for the lane of those that the kernel did not see being made
+	init     int           // the container's first process, for the lane of those that the kernel did not see being made
 	observed atomic.Uint32 // kernel.ID
 	mode     atomic.Uint32
 	orders   atomic.Pointer[Orders]
@@ -166,9 +166,9 @@ func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
 	if err != nil {
 		return asker // in no lane: nothing is allowed there
 	}
-	asker.Lane, asker.Birth, asker.Role = observe.LaneExec, t.Age < birthAge, w.known.find(t, o.programs)
-	if descends(t.TGID, w.init) {
-		asker.Lane = observe.LaneService
+	asker.Lane, asker.Birth = laneOf(t, w.init), t.Age < birthAge
+	if asker.Lane != observe.LaneRuntime {
+		asker.Role = w.known.find(t, o.programs)
 	}
 	return asker
 }

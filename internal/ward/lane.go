@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ward
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/supervise"
+)
+
+// laneOf a process that the kernel programs did not see being made: it was there before the agent, or it is the runtime's,
+// which has executed nothing in the container yet.
+//
+// The runtime forks the process that becomes an exec's, and that one is held while it prepares itself: it has not exec'd
+// since its fork, and its parent is outside. What a program of the container forks has its parent, or the container's
+// init, inside.
+func laneOf(t supervise.Task, init int) observe.Lane {
+	if t.Forked && t.TGID != init {
+		if parent, err := parentOf(t.TGID); err == nil && outside(parent, t.TGID) {
+			return observe.LaneRuntime
+		}
+	}
+	if descends(t.TGID, init) {
+		return observe.LaneService
+	}
+	return observe.LaneExec
+}
+
+// outside tells whether a process has another mount namespace than one of the container. What cannot be read is not.
+func outside(pid, inside int) bool {
+	a, errA := mountNS(pid)
+	b, errB := mountNS(inside)
+	return errA == nil && errB == nil && a != b
+}
+
+func mountNS(pid int) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/mnt", &st); err != nil {
+		return 0, fmt.Errorf("read the mount namespace of process %d: %w", pid, err)
+	}
+	return st.Ino, nil
+}
+
+// descends tells whether a process is the container's first one or comes from it; what an exec brought does not.
+func descends(pid, init int) bool {
+	for range 64 {
+		if pid == init {
+			return true
+		}
+		if pid <= 1 {
+			return false
+		}
+		var err error
+		if pid, err = parentOf(pid); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+func parentOf(pid int) (int, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read the parent of process %d: %w", pid, err)
+	}
+	// The name, in brackets, may hold anything; the fourth field is the parent (proc_pid_stat(5)).
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("read the parent of process %d: %d fields", pid, len(fields))
+	}
+	return strconv.Atoi(fields[1])
+}
