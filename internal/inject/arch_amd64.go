@@ -106,3 +106,9 @@ func reissue(r *registers) {
 	r.Rax, r.Orig_rax = r.Orig_rax, noCall
 	r.Rip -= insnLen
 }
+
+// endWithEINTR takes reissue back.
+func endWithEINTR(r *registers) {
+	r.Orig_rax, r.Rax = r.Rax, ^uint64(unix.EINTR)+1
+	r.Rip += insnLen
+}

@@ -69,3 +69,5 @@ func lastCall(r *registers) uint32 { return uint32(r.Regs[8]) }
 func interrupted(*registers) bool { return false }
 
 func reissue(*registers) {}
+
+func endWithEINTR(*registers) {}

@@ -91,7 +91,7 @@ func attest(pid int) (a Attestation) {
 		a.Err = fmt.Sprintf("stop process %d: %v", pid, err)
 		return a
 	}
-	defer func() { tg.cureInterrupted(); th.release() }()
+	defer th.release()
 	for i := range maxFilters {
 		p, err := filterAt(th.tid, i)
 		if errors.Is(err, unix.ENOENT) {
@@ -225,7 +225,6 @@ func kick(tid int) error {
 	if err != nil {
 		return err
 	}
-	tg.cureInterrupted() // its call may have been answered meanwhile, and it may wait elsewhere now
 	th.release()
 	return nil
 }

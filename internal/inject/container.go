@@ -260,7 +260,7 @@ func (t *target) awaitThreads() {
 		case err != nil:
 			patience = 2 * time.Millisecond // waited for once
 		default:
-			th.stopped = true
+			th.settle(t.mem)
 		}
 	}
 }
@@ -286,20 +286,6 @@ func (t *tracer) loadAll(targets []*target, reports []*Process) error {
 		}
 	}
 	return nil
-}
-
-// cureInterrupted threads, those that were only stopped: see thread.cureEINTR. One SETREGS each leaves nothing half done.
-func (t *target) cureInterrupted() {
-	for tid, th := range t.held {
-		var regs registers
-		if !th.stopped || getRegisters(tid, &regs) != nil || !interrupted(&regs) {
-			continue
-		}
-		mask, err := signalMask(tid)
-		if err == nil && th.cureEINTR(&regs, mask, t.mem) {
-			_ = setRegisters(tid, &regs) // killed meanwhile
-		}
-	}
 }
 
 func frozenStill(dir string) bool {

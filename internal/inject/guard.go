@@ -204,6 +204,9 @@ func (g *guardian) restore(at stage) error {
 	g.understand(at, &now, abi, nr)
 	err = g.finish(tg, th, abi, nr)
 	unboost(th.tid, j)
+	if th.cured = j.cured != 0; th.unsettle(&j.regs, j.mask) {
+		j.cured = 0
+	}
 	return errors.Join(err, th.giveBack(&j.regs, j.mask))
 }
 

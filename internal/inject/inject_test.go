@@ -81,7 +81,13 @@ func noMkdir(t testing.TB) []bpf.RawInstruction {
 func compileC(t testing.TB, name string, flags ...string) string {
 	t.Helper()
 	testenv.NeedGCC(t)
-	out := filepath.Join(t.TempDir(), name)
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} { // another user runs it too
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, name)
 	args := append([]string{"-O1", "-pthread", "-o", out, filepath.Join("testdata", name+".c")}, flags...)
 	if text, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("gcc %v: %v\n%s", args, err, text)

@@ -41,6 +41,7 @@ type journal struct {
 	wasStopped uint32 // a stop signal had stopped the process before
 	listener   uint32 // the filter comes with one
 	fetched    uint32 // and the caller of Run has it
+	cured      uint32 // see thread.settle
 	regs       registers
 	mask       uint64
 	site       uint64 // the call instruction

@@ -95,6 +95,7 @@ func (o *operation) begin() error {
 		return err
 	}
 	o.t.j.listener = flag(o.t.req.Listener)
+	o.t.j.cured = flag(o.th.cured)
 	o.t.j.save(&o.regs, o.mask, o.site, o.abi)
 	step("saved")
 	return nil
@@ -211,8 +212,9 @@ func (o *operation) finish() error {
 	}
 	step("unmapped")
 	unboost(o.th.tid, j)
-	o.th.cureEINTR(&o.regs, o.mask, o.tg.mem)
-	j.regs = o.regs
+	if o.th.unsettle(&o.regs, o.mask) {
+		j.regs, j.cured = o.regs, 0
+	}
 	j.set(restoring)
 	if err := o.th.giveBack(&o.regs, o.mask); err != nil {
 		errs = append(errs, err)

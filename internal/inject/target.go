@@ -164,7 +164,7 @@ func (t *target) stop(tid int, patience time.Duration) (*thread, error) {
 		}
 		return nil, err
 	}
-	th.stopped = true
+	th.settle(t.mem)
 	return th, nil
 }
 

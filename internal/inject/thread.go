@@ -17,6 +17,7 @@ type thread struct {
 	start    uint64 // of the process
 	seized   bool
 	stopped  bool
+	cured    bool // see settle
 	sigstop  bool // a SIGSTOP came meanwhile and is still owed to the process
 }
 
@@ -110,25 +111,52 @@ func (th *thread) giveBack(regs *registers, mask uint64) error {
 	return fmt.Errorf("thread %d does not come to rest", th.tid)
 }
 
-// cureEINTR makes an interrupted call restart that the kernel would end with EINTR, as no program expects without a signal
-// handler having run. Timeouts start anew.
-func (th *thread) cureEINTR(regs *registers, mask uint64, mem memory) bool {
-	if !curesEINTR || !interrupted(regs) {
-		return false
+// settle a thread that has just stopped: a call that the kernel would end with EINTR is made to restart, as no program
+// expects that without a signal handler having run. It is done at once and by one SETREGS, so that a tracer that is killed
+// later leaves no EINTR behind. Timeouts start anew.
+func (th *thread) settle(mem memory) {
+	th.stopped = true
+	var regs registers
+	if !curesEINTR || getRegisters(th.tid, &regs) != nil || !interrupted(&regs) {
+		return
 	}
-	nr, ok := blockedIn(regs)
-	if !ok || !endsWithEINTR(abiOf(regs), nr) || signalWaits(th.tid, mask) {
-		return false
+	nr, ok := blockedIn(&regs)
+	mask, err := signalMask(th.tid)
+	if !ok || err != nil || !endsWithEINTR(abiOf(&regs), nr) || signalWaits(th.tid, mask) {
+		return
 	}
 	var insn [insnLen]byte
-	if !mem.read(insn[:], programCounter(regs)-insnLen) || !pastCall(insn) {
+	if !mem.read(insn[:], programCounter(&regs)-insnLen) || !pastCall(insn) {
+		return
+	}
+	if abiOf(&regs) == native && !bytes.Equal(insn[:], callInsn(native)) {
+		return // a 32-bit call of a 64-bit program: its number means another call
+	}
+	reissue(&regs)
+	th.cured = setRegisters(th.tid, &regs) == nil
+}
+
+// unsettle the registers that the thread is given back, if a signal has come meanwhile: then EINTR is what the program waits
+// for, to look at what its handler has noted.
+func (th *thread) unsettle(regs *registers, mask uint64) bool {
+	if !th.cured || !signalWaits(th.tid, mask) {
 		return false
 	}
-	if abiOf(regs) == native && !bytes.Equal(insn[:], callInsn(native)) {
-		return false // a 32-bit call of a 64-bit program: its number means another call
-	}
-	reissue(regs)
+	endWithEINTR(regs)
+	th.cured = false
 	return true
+}
+
+// unsettleAlone is unsettle for a thread that was only stopped.
+func (th *thread) unsettleAlone() {
+	if !th.cured || !th.stopped {
+		return
+	}
+	var regs registers
+	mask, err := signalMask(th.tid)
+	if err == nil && getRegisters(th.tid, &regs) == nil && th.unsettle(&regs, mask) {
+		_ = setRegisters(th.tid, &regs) // killed meanwhile
+	}
 }
 
 // release a thread that is stopped as it was found.
@@ -136,6 +164,7 @@ func (th *thread) release() {
 	if !th.seized || !th.stopped {
 		return // one that never stopped is let go by our end
 	}
+	th.unsettleAlone()
 	_ = detach(th.tid) // it may have been killed
 	if th.sigstop {
 		_ = unix.Tgkill(th.pid, th.tid, unix.SIGSTOP)

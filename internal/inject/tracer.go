@@ -236,7 +236,6 @@ func (t *tracer) into(tg *target, th *thread, began time.Time) {
 
 // letGo of a process's threads. One that has not stopped is let go when it does, or at our end.
 func (t *tracer) letGo(tg *target) {
-	tg.cureInterrupted()
 	for tid, th := range tg.held {
 		if th.seized && !th.stopped {
 			t.loose = append(t.loose, th)
