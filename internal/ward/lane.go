@@ -18,11 +18,13 @@ import (
 // which has executed nothing in the container yet.
 //
 // The runtime forks the process that becomes an exec's, and that one is held while it prepares itself: it has not exec'd
-// since its fork, and its parent is outside. What a program of the container forks has its parent, or the container's
-// init, inside.
+// since its fork, and its parent is outside the container's pid namespace. Nothing inside can make itself look so: a pid
+// namespace cannot be left upwards, so what a program of the container forks has its parent inside or below. In a
+// container with the host's pid namespace the runtime cannot be told apart, and is taken for an exec.
 func laneOf(t supervise.Task, init int) observe.Lane {
 	if t.Forked && t.TGID != init {
-		if parent, err := parentOf(t.TGID); err == nil && outside(parent, t.TGID) {
+		parent, err := parentOf(t.TGID)
+		if err == nil && samePIDs(t.TGID, init) && !samePIDs(parent, init) {
 			return observe.LaneRuntime
 		}
 	}
@@ -32,17 +34,17 @@ func laneOf(t supervise.Task, init int) observe.Lane {
 	return observe.LaneExec
 }
 
-// outside tells whether a process has another mount namespace than one of the container. What cannot be read is not.
-func outside(pid, inside int) bool {
-	a, errA := mountNS(pid)
-	b, errB := mountNS(inside)
-	return errA == nil && errB == nil && a != b
+// samePIDs tells whether two processes are in one pid namespace. What cannot be read is: the stricter lanes follow.
+func samePIDs(a, b int) bool {
+	x, errX := pidNS(a)
+	y, errY := pidNS(b)
+	return errX != nil || errY != nil || x == y
 }
 
-func mountNS(pid int) (uint64, error) {
+func pidNS(pid int) (uint64, error) {
 	var st unix.Stat_t
-	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/mnt", &st); err != nil {
-		return 0, fmt.Errorf("read the mount namespace of process %d: %w", pid, err)
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("read the pid namespace of process %d: %w", pid, err)
 	}
 	return st.Ino, nil
 }

@@ -30,4 +30,3 @@ func commOf(tid int) string {
 	}
 	return workload.Printable(strings.TrimSuffix(string(comm), "\n"), 16)
 }
-
