@@ -13,11 +13,13 @@ import (
 )
 
 // A refuser is a goroutine that refuses what one listener holds. Receiving blocks where somebody else takes the call between
-// poll(2) and ioctl(2): an agent that lives although it is connected no more. So the loop never does it itself, and there
-// are not more refusers than threads that may be lost to that.
+// poll(2) and ioctl(2): an agent that lives although it is connected no more, or a user who kept a duplicate of what its
+// own runtime handed over, and does so on purpose. So the loop never receives itself, there are not more refusers than
+// threads that may be lost to that, and users cannot have all of them.
 const (
-	maxRefusers  = 32
-	refuseAtOnce = 256 // calls, before others get their turn
+	maxRefusers       = 64
+	maxRefusersByUser = 8   // of a uid other than 0
+	refuseAtOnce      = 256 // calls, before others get their turn
 )
 
 // keep a listener: from here it is the holder's.
@@ -93,19 +95,36 @@ func (s *server) rewatchListeners() {
 }
 
 func (s *server) startRefusers() {
-	for s.refusers < maxRefusers && len(s.waiting) > 0 {
-		l := s.waiting[0]
-		s.waiting = s.waiting[1:]
+	later := s.waiting[:0]
+	for _, l := range s.waiting {
+		if !s.mayRefuse(l.UID) {
+			later = append(later, l)
+			continue
+		}
 		s.refusers++
+		s.refusersOf[l.UID]++
 		go func() {
 			done := s.refuse(l.Container, l.FD)
 			s.post(func() { s.refuserDone(l, done) })
 		}()
 	}
+	clear(s.waiting[len(later):])
+	s.waiting = later
+}
+
+// mayRefuse keeps half of the refusers for root's containers.
+func (s *server) mayRefuse(uid uint32) bool {
+	if uid == 0 {
+		return s.refusers < maxRefusers
+	}
+	return s.refusers-s.refusersOf[0] < maxRefusers/2 && s.refusersOf[uid] < maxRefusersByUser
 }
 
 func (s *server) refuserDone(l *listener, done *counts) {
 	s.refusers--
+	if s.refusersOf[l.UID]--; s.refusersOf[l.UID] == 0 {
+		delete(s.refusersOf, l.UID)
+	}
 	l.busy = false
 	if len(done.of) > 0 {
 		s.refused.merge(done)

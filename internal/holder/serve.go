@@ -43,14 +43,15 @@ type server struct {
 	alone   time.Time // since when there is no agent
 	empty   time.Time // since when there is neither an agent nor a listener
 
-	refusing  atomic.Bool
-	refusers  int
-	waiting   []*listener // for a refuser
-	refused   *counts
-	telling   *counts // on their way to the agent; nil when there are none
-	grumbles  grumbles
-	finishing bool
-	buffer    [maxMessage]byte // for what is received
+	refusing   atomic.Bool
+	refusers   int
+	refusersOf map[uint32]int
+	waiting    []*listener // for a refuser
+	refused    *counts
+	telling    *counts // on their way to the agent; nil when there are none
+	grumbles   grumbles
+	finishing  bool
+	buffer     [maxMessage]byte // for what is received
 
 	mu     sync.Mutex
 	posted []func() // for the loop
@@ -74,7 +75,7 @@ const (
 // duplicates.
 func Serve(ctx context.Context, c Config) (err error) {
 	s := &server{Config: c.defaults(), epoll: -1, wake: -1, now: time.Now(), refused: newCounts(), conns: map[uint64]*conn{},
-		peers: map[uint64]*peer{}, byUser: map[uint32]int{}}
+		peers: map[uint64]*peer{}, byUser: map[uint32]int{}, refusersOf: map[uint32]int{}}
 	inherited := takeInherited()
 	lock, holder, err := takeLock(s.Control, underSystemd())
 	if err != nil {

@@ -130,6 +130,38 @@ func TestRefusesAfterWait(t *testing.T) {
 	}
 }
 
+// Users who hold refusers up do so for themselves.
+func TestRefusersAreShared(t *testing.T) {
+	s := &server{refusersOf: map[uint32]int{}}
+	start := func(uid uint32) bool {
+		ok := s.mayRefuse(uid)
+		if ok {
+			s.refusers++
+			s.refusersOf[uid]++
+		}
+		return ok
+	}
+	for uid := range uint32(100) {
+		for range 100 {
+			start(uid + 1)
+		}
+		if n := s.refusersOf[uid+1]; n > maxRefusersByUser {
+			t.Fatalf("uid %d has %d", uid+1, n)
+		}
+	}
+	if s.refusers != maxRefusers/2 {
+		t.Errorf("users have %d of %d", s.refusers, maxRefusers)
+	}
+	for range maxRefusers / 2 {
+		if !start(0) {
+			t.Fatal("root gets none")
+		}
+	}
+	if start(0) {
+		t.Error("there is no limit")
+	}
+}
+
 func TestNewestAgentWins(t *testing.T) {
 	testenv.NeedRoot(t)
 	c := config(t)
@@ -331,6 +363,38 @@ func TestManyContainers(t *testing.T) {
 		_, list := listeners(t, c, 0)
 		return len(list) == 0
 	})
+}
+
+// More containers than refusers: each call is refused, and counted once.
+func TestRefusesMany(t *testing.T) {
+	testenv.NeedRoot(t)
+	const many = maxRefusers + 20
+	c := config(t)
+	c.Wait = 100 * time.Millisecond
+	serve(t, c)
+	boxes := make([]*container, many)
+	for i := range boxes {
+		boxes[i] = newContainer(t)
+		boxes[i].give(t, c.Listener, fmt.Sprint("box-", i))
+		boxes[i].call()
+	}
+	for _, box := range boxes {
+		box.wants(t, unix.EPERM)
+	}
+	told := map[string]uint64{}
+	eventually(t, "all are told", func() bool {
+		client := dial(t, c) // what a refuser finishes after the greeting is told to the next agent
+		defer client.Close()
+		for _, r := range client.Refused() {
+			told[r.Container] += r.Count
+		}
+		return len(told) == many
+	})
+	for name, count := range told {
+		if count != 1 {
+			t.Errorf("%s was refused %d times", name, count)
+		}
+	}
 }
 
 // An agent that reads nothing keeps nobody waiting.
