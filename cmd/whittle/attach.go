@@ -37,7 +37,7 @@ A filter stays until the processes end. --dry-run says what would happen, and ch
 			switch r.Mode = api.WorkloadMode(mode); r.Mode {
 			case "", api.ModeShadow, api.ModeEnforce:
 			default:
-				return usageError{hint.Add(fmt.Errorf("unknown mode %q", mode), "--mode is shadow or enforce; without it, that of the workload")}
+				return usageError{hint.Add(fmt.Errorf("unknown mode %q", mode), "--mode is shadow or enforce; without it the workload keeps its mode")}
 			}
 			client := api.NewClient(a.socket)
 			defer client.Close()
@@ -52,7 +52,7 @@ A filter stays until the processes end. --dry-run says what would happen, and ch
 		},
 	}
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "say what would happen, and change nothing")
-	cmd.Flags().StringVar(&mode, "mode", "", "shadow or enforce; default that of the workload")
+	cmd.Flags().StringVar(&mode, "mode", "", "also set the mode of the workload: shadow or enforce")
 	completeFlag(cmd, "mode", string(api.ModeShadow), string(api.ModeEnforce))
 	return cmd
 }
@@ -88,7 +88,10 @@ func attachedText(r api.AttachResult) (text, numbers string) {
 	if r.DryRun {
 		verb = "would run"
 	}
-	text = fmt.Sprintf("%s %s under the policy of %s, in %s", oneLine(r.Container), verb, oneLine(r.Workload), oneLine(string(r.Mode)))
+	text = fmt.Sprintf("%s %s under the policy of %s", oneLine(r.Container), verb, oneLine(r.Workload))
+	if r.Mode != "" {
+		text += ", in " + oneLine(string(r.Mode))
+	}
 	return text, fmt.Sprintf("the kernel lets %s pass; %d more are held and allowed; %s", count(r.Open, "call"), r.Held, others(r.Mode))
 }
 
@@ -99,6 +102,8 @@ func others(m api.WorkloadMode) string {
 		return "others are refused"
 	case api.ModeShadow:
 		return "others are counted, and let through"
+	case "":
+		return "others are answered as the workload's mode says"
 	}
 	return "others are let through"
 }

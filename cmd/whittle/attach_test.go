@@ -77,3 +77,19 @@ func TestAttestation(t *testing.T) {
 		}
 	}
 }
+
+// An agent that does not say the mode is not taken to enforce.
+func TestAttachedText(t *testing.T) {
+	for mode, want := range map[api.WorkloadMode]string{
+		api.ModeEnforce: "web runs under the policy of nginx-8f1b, in enforce: others are refused",
+		api.ModeShadow:  "web runs under the policy of nginx-8f1b, in shadow: others are counted, and let through",
+		"off":           "web runs under the policy of nginx-8f1b, in off: others are let through",
+		"":              "web runs under the policy of nginx-8f1b: others are answered as the workload's mode says",
+	} {
+		text, numbers := attachedText(api.AttachResult{Container: "web", Workload: "nginx-8f1b", Mode: mode, Open: 1, Held: 2})
+		got := strings.Replace(text+": "+numbers, "the kernel lets 1 call pass; 2 more are held and allowed; ", "", 1)
+		if got != want {
+			t.Errorf("mode %q: %q, want %q", mode, got, want)
+		}
+	}
+}

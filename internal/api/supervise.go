@@ -58,7 +58,7 @@ type AttachRequest struct {
 	Container string       `json:"container,omitempty"` // its name, its ID or the beginning of it
 	PID       int          `json:"pid,omitempty"`
 	DryRun    bool         `json:"dry_run,omitempty"`
-	Mode      WorkloadMode `json:"mode,omitempty"` // shadow or enforce; "" as the workload's
+	Mode      WorkloadMode `json:"mode,omitempty"` // shadow or enforce, for the workload from now on; "" leaves it as it is
 }
 
 // SealRequest asks for a plain filter, without a supervisor, on top of what the container has.
