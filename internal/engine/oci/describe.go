@@ -117,7 +117,7 @@ func fromSpec(s State, spec *specs.Spec) engine.Container {
 	}
 	// Podman keeps labels to itself. What an annotation says to Whittle counts as a label.
 	for key, value := range annotations {
-		if strings.HasPrefix(key, "whittle.") {
+		if strings.HasPrefix(strings.TrimPrefix(key, "io."), "whittle.") {
 			if c.Labels == nil {
 				c.Labels = make(map[string]string)
 			}

@@ -17,10 +17,11 @@ import (
 )
 
 // ModeKey is the label, or where an engine keeps labels to itself the annotation, by which somebody who starts a container tells
-// Whittle what to do with it; ModeOff is to leave it alone.
+// Whittle what to do with it, and LongModeKey what a program writes; ModeOff is to leave it alone.
 const (
-	ModeKey = "whittle.mode"
-	ModeOff = "off"
+	ModeKey     = "whittle.mode"
+	LongModeKey = "io.whittle.mode"
+	ModeOff     = "off"
 )
 
 // Draft is a container before it is created: all there is of it is a config.json.
@@ -35,7 +36,9 @@ type Draft struct {
 }
 
 // Off tells whether whoever starts the container wants Whittle to leave it alone.
-func (d Draft) Off() bool { return d.Container.Labels[ModeKey] == ModeOff }
+func (d Draft) Off() bool {
+	return d.Container.Labels[ModeKey] == ModeOff || d.Container.Labels[LongModeKey] == ModeOff
+}
 
 // MakeDraft describes the container of a config.json. Without an id it must be Podman's, which shows it in the paths.
 //

@@ -215,7 +215,7 @@ func TestDraftIsDockers(t *testing.T) {
 func TestPodmanGraph(t *testing.T) {
 	for _, tt := range []struct{ root, want string }{
 		{"/var/lib/containers/storage/overlay/abc/merged", "/var/lib/containers/storage/overlay-containers/ID/userdata"},
-		{"/home/u/s/vfs/dir/abc", "/home/u/s/vfs-containers/ID/userdata"},
+		{"/srv/u/s/vfs/dir/abc", "/srv/u/s/vfs-containers/ID/userdata"},
 		{"/srv/rootfs", ""},
 		{"overlay/abc/merged", ""},
 		{"/overlay/abc/merged", ""},
