@@ -55,7 +55,7 @@ type Process struct {
 	How        string        `json:"how,omitempty"`          // one of the constants, or "skipped: " and why
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"` // the kernel wanted it set, and it was not
 	Pause      time.Duration `json:"pause"`                  // how long its stopped thread stood still
-	ABI        syscalls.ABI  `json:"abi"`
+	ABI        syscalls.ABI  `json:"abi,omitzero"`
 	Listener   int           `json:"-"`                 // a descriptor of the caller's, or -1
 	More       []int         `json:"-"`                 // further listeners: one per thread whose chain differs
 	Filters    int           `json:"filters,omitempty"` // in its chain now, this one included

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -115,6 +116,12 @@ func startAs(t testing.TB, attr *syscall.SysProcAttr, path string, args ...strin
 	c := &child{Cmd: exec.Command(path, args...)}
 	c.SysProcAttr = attr
 	c.Stderr = os.Stderr
+	c.begin(t)
+	return c
+}
+
+func (c *child) begin(t testing.TB) {
+	t.Helper()
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -124,8 +131,9 @@ func startAs(t testing.TB, attr *syscall.SysProcAttr, path string, args ...strin
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.end() })
-	return c
 }
+
+func lockThread() { runtime.LockOSThread() }
 
 func (c *child) end() {
 	if !c.done {

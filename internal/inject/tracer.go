@@ -140,12 +140,12 @@ func (t *tracer) pass() (found bool, err error) {
 			}
 			continue
 		}
-		found = true
 		if unix.Getppid() != t.parent {
 			tg.close()
 			return found, errOrphan
 		}
 		if t.one(tg) {
+			found = true
 			tg.close()
 		}
 	}
@@ -381,7 +381,10 @@ func (t *tracer) report(p Process) {
 	if p.Err != "" {
 		t.failed[identity{p.PID, p.Start}] = p.Err
 	}
-	_ = t.out.send(message{Kind: kindProcess, Process: &p}) // the caller may have died: finish all the same
+	// The caller may have died: finish all the same.
+	if err := t.out.send(message{Kind: kindProcess, Process: &p}); err != nil && !errors.Is(err, unix.EPIPE) {
+		t.problem("report process %d: %v", p.PID, err)
+	}
 }
 
 func (t *tracer) fail(id identity, err error) {
