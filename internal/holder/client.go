@@ -20,6 +20,7 @@ const answerTime = 10 * time.Second
 // Client is the agent's connection to the holder. Its methods may be called from several goroutines.
 type Client struct {
 	file    *os.File // non-blocking: reads end when it is closed
+	buffer  []byte   // of the one goroutine that receives
 	done    chan struct{}
 	lost    chan struct{}
 	agents  int
@@ -54,7 +55,7 @@ func Dial(ctx context.Context, control string) (*Client, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("connect to the holder at %s: %w", control, err)
 	}
-	c := &Client{file: os.NewFile(uintptr(fd), control), done: make(chan struct{}), lost: make(chan struct{}),
+	c := &Client{file: os.NewFile(uintptr(fd), control), buffer: make([]byte, maxMessage), done: make(chan struct{}), lost: make(chan struct{}),
 		arrived: make(chan struct{}, 1), waiting: map[uint64]chan message{}}
 	if err := c.greet(ctx); err != nil {
 		c.file.Close()
@@ -338,13 +339,12 @@ func (c *Client) receive() (m message, fd int, err error) {
 	if err != nil {
 		return m, -1, err
 	}
-	buf := make([]byte, maxMessage)
 	n, fd := 0, -1
 	var inner error
 	err = raw.Read(func(socket uintptr) bool {
 		for {
 			// ECONNRESET, told once: the holder has closed; what it said before is still to be read.
-			if n, fd, inner = receive(int(socket), buf); inner != unix.EINTR && inner != unix.ECONNRESET {
+			if n, fd, inner = receive(int(socket), c.buffer); inner != unix.EINTR && inner != unix.ECONNRESET {
 				return inner != unix.EAGAIN
 			}
 		}
@@ -355,7 +355,7 @@ func (c *Client) receive() (m message, fd int, err error) {
 	if n == 0 {
 		return m, -1, ErrLost
 	}
-	if err := json.Unmarshal(buf[:n], &m); err != nil {
+	if err := json.Unmarshal(c.buffer[:n], &m); err != nil {
 		closeStranger(fd)
 		return m, -1, fmt.Errorf("read a message: %w", err)
 	}
