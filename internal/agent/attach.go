@@ -20,6 +20,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/inject"
 	"github.com/whittle-sec/whittle/internal/kernel"
 	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/plan"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -53,7 +54,10 @@ func (a *Agent) Attach(ctx context.Context, _ api.Peer, r api.AttachRequest) (ap
 	if err != nil {
 		return api.AttachResult{}, err
 	}
-	rules := s.orders.Plan.Running()
+	rules, err := a.rulesFor(ctx, s)
+	if err != nil {
+		return api.AttachResult{}, err
+	}
 	if s.request.Program, err = filter.Compile(rules); err != nil {
 		return api.AttachResult{}, err
 	}
@@ -66,12 +70,13 @@ func (a *Agent) Attach(ctx context.Context, _ api.Peer, r api.AttachRequest) (ap
 	if r.DryRun {
 		return a.survey(s, rules, out)
 	}
-	if r.Mode != "" {
-		if _, err := a.SetMode(ctx, api.Peer{}, api.ModeChange{Workload: s.view.WorkloadID, Mode: r.Mode, By: "attach"}); err != nil {
-			return out, err
-		}
+	out, err = a.attach(ctx, s, out, "attach")
+	if err != nil || r.Mode == "" {
+		return out, err
 	}
-	return a.attach(ctx, s, out, "attach")
+	// After it: setting the mode first would have the agent attach by itself at the same time.
+	_, err = a.SetMode(ctx, api.Peer{}, api.ModeChange{Workload: s.view.WorkloadID, Mode: r.Mode, By: "attach"})
+	return out, err
 }
 
 // siteOf a container by its reference or by one of its processes.
@@ -187,6 +192,32 @@ func (a *Agent) attach(ctx context.Context, s site, out api.AttachResult, how st
 		result.Close()
 	}
 	return out, err
+}
+
+// rulesFor the filter that a container gets. Filters stack, and a hold wins over an allow: what an older filter of ours
+// holds must be held by the newer one too, because nobody reads the older one's listener any more.
+func (a *Agent) rulesFor(ctx context.Context, s site) (*filter.Rules, error) {
+	rules := s.orders.Plan.Running()
+	records, err := a.Store.Supervised(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read which filters %s has: %w", s.view.Name, err)
+	}
+	for _, r := range records {
+		if r.Engine != s.view.Engine || r.ID != s.view.ID || r.How == "seal" || r.Boot != bootID() || r.PID != 0 && r.PID != s.view.PID {
+			continue
+		}
+		p, err := a.Store.PolicyVersion(ctx, r.Workload, r.Revision)
+		if err != nil {
+			return nil, fmt.Errorf("read policy %d, which %s runs under: %w", r.Revision, s.view.Name, err)
+		}
+		older := ward.OrdersOf(p, r.Revision, planOptions()).Plan
+		if r.How == "start" {
+			rules = plan.Above(older.Booting(), rules)
+		} else {
+			rules = plan.Above(older.Running(), rules)
+		}
+	}
+	return rules, nil
 }
 
 func recordOf(s site, how string) store.Supervised {
@@ -314,7 +345,11 @@ func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container) (o
 		return out, err
 	}
 	s.request.Listener, s.request.Skip = true, true
-	if s.request.Program, err = filter.Compile(s.orders.Plan.Running()); err != nil {
+	rules, err := a.rulesFor(ctx, s)
+	if err != nil {
+		return out, err
+	}
+	if s.request.Program, err = filter.Compile(rules); err != nil {
 		return out, err
 	}
 	return a.attach(ctx, s, out, "attach")

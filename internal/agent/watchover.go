@@ -53,6 +53,9 @@ func (m *model) endBoot(c *tracked) {
 	if !ok || stage != observe.StageBoot {
 		return
 	}
+	if !hasRun(c.held.ward.Orders().Policy) {
+		return // a job: it does its work and ends, and was never seen to do anything after its boot
+	}
 	learned := c.learns && c.view.BootEnd > 0
 	old := !c.learns && processAge(c.view.PID) > bootTime
 	if !learned && !old {
@@ -61,6 +64,15 @@ func (m *model) endBoot(c *tracked) {
 	if err := m.agent.Observer.SetStage(c.id, observe.StageRun); err != nil {
 		m.event(kindProblem, c, fmt.Sprintf("%s keeps its boot-only calls: %v", c.view.Name, err))
 	}
+}
+
+func hasRun(p policy.Policy) bool {
+	for _, calls := range p.ABIs {
+		if !calls.Phases[policy.Run].Empty() {
+			return true
+		}
+	}
+	return false
 }
 
 // phaseText says what a phase takes away or gives.
