@@ -16,12 +16,12 @@ const (
 //
 // Not through a file that config.toml imports: containerd replaces a plugin's whole section by the one in the imported file.
 func (o Options) containerd() (plan, error) {
-	now, err := o.read(containerdConfig)
+	now, err := o.readConfig(containerdConfig)
 	if err != nil {
 		return plan{}, err
 	}
 	c, err := readContainerd(now.contents)
-	if err != nil {
+	if err != nil && !o.leaving {
 		return plan{}, fmt.Errorf("understand %s: %w", containerdConfig, err)
 	}
 	real := c.binary

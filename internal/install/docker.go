@@ -24,7 +24,7 @@ const (
 
 // docker gets a runtime that is the default one: it has no hooks.
 func (o Options) docker() (plan, error) {
-	now, err := o.read(dockerConfig)
+	now, err := o.readConfig(dockerConfig)
 	if err != nil {
 		return plan{}, err
 	}
@@ -62,15 +62,15 @@ func (o Options) dockersRuntime(config []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	switch name {
-	case "", "runc":
-		return "runc", nil
-	case dockerRuntime:
+	switch {
+	case name == dockerRuntime, o.leaving:
 		real, err := o.wrapped()
 		if real == "" {
 			real = "runc"
 		}
 		return real, err
+	case name == "", name == "runc":
+		return "runc", nil
 	}
 	own, err := jsonedit.Get(config, "runtimes", name)
 	if err != nil || own == nil {
@@ -104,7 +104,7 @@ func stringIn(config []byte, keys ...string) (s string, err error) {
 
 func withDefaultRuntime(config []byte) ([]byte, error) {
 	if len(strings.TrimSpace(string(config))) == 0 {
-		config = []byte("{\n}\n")
+		config = fmt.Appendf(nil, "{\n  \"default-runtime\": %q,\n  \"runtimes\": {}\n}\n", dockerRuntime)
 	}
 	return setRuntime(config, dockerRuntime, wrapperPath("docker"))
 }

@@ -27,6 +27,9 @@ type Options struct {
 	Whittle string
 	Socket  string // the agent's
 	DryRun  bool   // change nothing
+
+	// leaving is set by Uninstall: what others made of the configuration need not be understood then.
+	leaving bool
 }
 
 // Result of either.
@@ -104,9 +107,6 @@ func Install(o Options) (Result, error) {
 		if err != nil {
 			return r, fmt.Errorf("change %s: %w", t.path, err)
 		}
-		if err := now.suits(t); err != nil {
-			return r, err
-		}
 		want := now.with(t, contents)
 		if now.same(want) {
 			continue
@@ -146,6 +146,7 @@ func renewed(records []record, t target, now, want state) (record, error) {
 // Uninstall is idempotent too. Files that nobody has changed since become what they were, byte for byte; from others Whittle's part
 // is taken out.
 func Uninstall(o Options) (Result, error) {
+	o.leaving = true
 	r := Result{Engine: o.Engine, DryRun: o.DryRun, Changes: []Change{}}
 	p, err := o.plan()
 	if err != nil {
@@ -215,11 +216,13 @@ func (p plan) targetsAnd(records []record) []target {
 // errSymlink keeps a link to a file in somebody's collection of dotfiles from being replaced by a file.
 var errSymlink = errors.New("it is a symbolic link")
 
-func (s state) suits(t target) error {
-	if s.link && !t.link {
-		return hint.Add(fmt.Errorf("change %s: %w", t.path, errSymlink), "replace it by a copy of the file it leads to")
+// readConfig of an engine.
+func (o Options) readConfig(name string) (state, error) {
+	s, err := o.read(name)
+	if err == nil && s.link {
+		err = hint.Add(fmt.Errorf("change %s: %w", name, errSymlink), "replace it by a copy of the file that it leads to")
 	}
-	return nil
+	return s, err
 }
 
 // below a directory in Root.

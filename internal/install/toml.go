@@ -95,6 +95,9 @@ func (c *containerdTOML) scan(f func(line int, table []string, key, value string
 			}
 		}
 	}
+	if depth > 0 {
+		return byHand(errors.New("a value has no end"))
+	}
 	return nil
 }
 
@@ -184,8 +187,24 @@ func elsewhere(table []string, key, value string) bool {
 
 func unquote(value string) string { return value[1 : 1+strings.IndexByte(value[1:], value[0])] }
 
-// withBinaryName makes a file name an executable for its default runtime, and be what it was otherwise.
+// withBinaryName makes a file name an executable for its default runtime, and be what it was otherwise. What comes out is read
+// again: an edit that is not understood afterwards is none.
 func withBinaryName(config []byte, name string) ([]byte, error) {
+	out, err := editBinaryName(config, name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := readContainerd(out)
+	if err != nil {
+		return nil, err
+	}
+	if c.binary != name {
+		return nil, byHand(errors.New("it is laid out in a way that is not understood"))
+	}
+	return out, nil
+}
+
+func editBinaryName(config []byte, name string) ([]byte, error) {
 	c, err := readContainerd(config)
 	if err != nil {
 		return nil, err
