@@ -221,3 +221,31 @@ func TestHandOver(t *testing.T) {
 	}
 	balanced(t, s)
 }
+
+// A listener that hung up leaves nothing behind, although a holder has a duplicate: the container's next listener, which
+// gets the same descriptor, is not taken for it.
+func TestHangUpWithDuplicate(t *testing.T) {
+	s := run(t, 1)
+	a := newCaller(t)
+	duplicate, err := unix.FcntlInt(uintptr(a.listener), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(duplicate) })
+	add(t, s.Supervisor, 1, a.listener, refuse(5))
+	a.end()
+	<-s.Idle()
+	b := newCaller(t)
+	if b.listener != a.listener {
+		t.Fatalf("the next listener is descriptor %d, not %d again: this test tests nothing", b.listener, a.listener)
+	}
+	add(t, s.Supervisor, 1, b.listener, nil)
+	for range 100 {
+		if _, errno := b.call(unix.SYS_GETPPID); errno != 5 {
+			t.Fatalf("a call of the next listener gave %v, want 5", errno)
+		}
+	}
+	if n := s.Listeners(1); n != 1 {
+		t.Errorf("%d listeners, want 1", n)
+	}
+}

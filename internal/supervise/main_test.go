@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -66,6 +67,7 @@ type caller struct {
 	listener, tid int
 	do            chan func()
 	ended         chan struct{}
+	once          sync.Once
 }
 
 func newCaller(t testing.TB) *caller {
@@ -117,11 +119,8 @@ func (c *caller) start(nr uintptr, args ...uintptr) <-chan unix.Errno {
 }
 
 func (c *caller) end() {
-	if c.do != nil {
-		close(c.do)
-		c.do = nil
-		<-c.ended
-	}
+	c.once.Do(func() { close(c.do) })
+	<-c.ended
 }
 
 // waiting returns once a listener has a call.

@@ -83,7 +83,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.started.Swap(true) {
 		return errors.New("run a supervisor: it has run before")
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	working, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
 	for range s.workers {
@@ -94,12 +94,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 		s.employ(&group, w, cancel)
 	}
-	group.Go(func() { s.idle.pump(ctx) })
-	<-ctx.Done()
+	group.Go(func() { s.idle.pump(working) })
+	<-working.Done()
 	s.end()
 	group.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, ctx.Err()) {
-		return err
+	if ctx.Err() == nil {
+		return context.Cause(working)
 	}
 	return nil
 }
