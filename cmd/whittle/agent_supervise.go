@@ -30,12 +30,17 @@ func (a *app) supervising(log *slog.Logger, f agentFlags) (*agent.Supervising, e
 	if err != nil {
 		return nil, err
 	}
+	rootless, err := supervise.New(log)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
 	dir := filepath.Dir(socket)
 	keep := holder.Config{
 		Control: filepath.Join(dir, "holder.sock"), Listener: filepath.Join(dir, "seccomp.sock"), Group: api.Group, Log: log,
 	}
 	return &agent.Supervising{
-		Supervisor: s, Exe: self, Listener: keep.Listener, Default: api.WorkloadMode(f.mode), ShadowTime: f.shadow,
+		Supervisor: s, Rootless: rootless, Exe: self, Listener: keep.Listener, Default: api.WorkloadMode(f.mode), ShadowTime: f.shadow,
 		Holder: func(ctx context.Context) (*holder.Client, error) { return holder.Start(ctx, self, keep) },
 	}, nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
 	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -92,18 +93,20 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancelLate()
 	early, cancelEarly := context.WithCancel(ctx)
 	defer cancelEarly()
-	fatal := make(chan error, 4)
+	fatal := make(chan error, 5)
 	a.start(func() { fatal <- wrap("observe", a.Observer.Run(late)) })
 	a.start(func() { a.study(late) })
 	a.start(func() { a.readDenials(early) })
-	server := &api.Server{Backend: a, Version: a.Version, Log: a.Log}
+	server := &api.Server{Backend: a, Version: a.Version, Log: a.Log, Drain: drainTime + time.Second}
 	a.start(func() { fatal <- wrap("serve", server.Serve(early, a.Listener)) })
 	for _, e := range a.Engines {
 		a.start(func() { a.discover(early, e) })
 	}
 	if s := a.Supervising; s != nil {
-		defer s.Supervisor.Close()
-		a.start(func() { fatal <- wrap("supervise", s.Supervisor.Run(early)) })
+		for _, supervisor := range []*supervise.Supervisor{s.Supervisor, s.Rootless} {
+			defer supervisor.Close()
+			a.start(func() { fatal <- wrap("supervise", supervisor.Run(early)) })
+		}
 		a.start(func() { a.keep(early) })
 		a.start(func() { a.reconcile(early) })
 	}

@@ -46,7 +46,7 @@ type site struct {
 }
 
 // Attach to a running container.
-func (a *Agent) Attach(ctx context.Context, _ api.Peer, r api.AttachRequest) (api.AttachResult, error) {
+func (a *Agent) Attach(ctx context.Context, by api.Peer, r api.AttachRequest) (api.AttachResult, error) {
 	if a.Supervising == nil {
 		return api.AttachResult{}, fmt.Errorf("%w: this agent does not supervise", api.ErrInvalid)
 	}
@@ -75,7 +75,7 @@ func (a *Agent) Attach(ctx context.Context, _ api.Peer, r api.AttachRequest) (ap
 		return out, err
 	}
 	// After it: setting the mode first would have the agent attach by itself at the same time.
-	_, err = a.SetMode(ctx, api.Peer{}, api.ModeChange{Workload: s.view.WorkloadID, Mode: r.Mode, By: "attach"})
+	_, err = a.SetMode(ctx, by, api.ModeChange{Workload: s.view.WorkloadID, Mode: r.Mode, By: by.Name()})
 	return out, err
 }
 
@@ -187,7 +187,13 @@ func (a *Agent) attach(ctx context.Context, s site, out api.AttachResult, how st
 		out.Complete = false
 		return out, nil
 	}
-	err = a.ask(ctx, func(m *model) error { return m.attached(s, result, how, seq) })
+	err = a.ask(ctx, func(m *model) error {
+		err := m.attached(s, result, how, seq)
+		if s.c.held != nil && out.Mode == "" {
+			out.Mode = api.WorkloadMode(s.c.held.ward.Mode().String())
+		}
+		return err
+	})
 	if err != nil {
 		result.Close()
 	}
@@ -238,9 +244,6 @@ func fill(out *api.AttachResult, r inject.Result) {
 			out.Listeners++
 		}
 		out.Listeners += len(p.More)
-		if p.NoNewPrivs {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("process %d had no no_new_privs, and has it now: setuid programs that it executes gain nothing", p.PID))
-		}
 	}
 	out.Paused, out.Complete = r.Frozen, r.Complete
 	out.Warnings = append(out.Warnings, r.Problems...)

@@ -121,7 +121,7 @@ func (j importJob) do(ctx context.Context, s *scholar) func(*model) {
 
 // Follow new events.
 func (a *Agent) Follow(ctx context.Context, after int64, send func(api.Event) error) error {
-	for {
+	for ended := false; ; {
 		fresh := a.news.wait() // before reading, so that what comes meanwhile is not missed
 		events, err := a.Store.Events(ctx, api.EventQuery{After: after, Limit: 1000, Oldest: true})
 		if err != nil {
@@ -136,12 +136,15 @@ func (a *Agent) Follow(ctx context.Context, after int64, send func(api.Event) er
 		if len(events) > 0 {
 			continue
 		}
+		if ended {
+			return nil
+		}
 		select {
 		case <-fresh:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-a.done:
-			return nil
+			ended = true // but for what was journaled last
 		}
 	}
 }

@@ -81,7 +81,7 @@ func (r *refusal) text(container, workload string) string {
 	if r.Count > 1 {
 		s += fmt.Sprintf(", %d times", r.Count)
 	}
-	return s + "; to allow it: " + fix(workload, r.Call)
+	return s + "; to allow it: " + fix(workload, r.Call, "")
 }
 
 // exact counts are the kernel's: what it tells while they happen comes at powers of two only, and may come too late.

@@ -62,18 +62,24 @@ func heldText(container, workloadName string, l api.HeldLine) string {
 	if l.Count > 1 {
 		s += fmt.Sprintf(", %d times", l.Count)
 	}
-	return s + "; to allow it: " + fix(workloadName, l.Call)
+	if l.Lane != "service" {
+		return s // what is granted is granted to the service
+	}
+	return s + "; to allow it: " + fix(workloadName, l.Call, l.Phase.String())
 }
 
 // supervision as status shows it.
 func (m *model) supervision(c *tracked) *api.Supervision {
 	if c.held == nil {
-		return nil
+		if !c.isSealed {
+			return nil
+		}
+		return &api.Supervision{How: "seal", Sealed: true, Mode: api.ModeEnforce, Since: c.sealedAt, Phase: c.view.Phase, PhaseSince: c.sealedAt}
 	}
 	w := c.held.ward
 	s := &api.Supervision{
 		How: c.held.how, Since: c.held.since, Phase: w.Phase(), PhaseSince: c.held.phased,
-		Listeners: m.agent.Supervising.Supervisor.Listeners(c.held.handle),
+		Listeners: c.held.supervisor.Listeners(c.held.handle),
 		Attested:  c.held.attest.at, Attestation: c.held.attest.text, Deviates: c.held.attest.deviates, Sealed: c.isSealed,
 		Mode: api.WorkloadMode(w.Mode().String()),
 	}

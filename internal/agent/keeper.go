@@ -98,7 +98,7 @@ func (m *model) connected(client *holder.Client) error {
 		if c.held == nil {
 			continue
 		}
-		fds, err := m.agent.Supervising.Supervisor.Duplicates(c.held.handle)
+		fds, err := c.held.supervisor.Duplicates(c.held.handle)
 		for _, fd := range fds {
 			_, keepErr := client.Keep(holder.Kept{Container: c.key.id, PID: c.view.PID, FD: fd, Injected: true})
 			err = errors.Join(err, keepErr)
@@ -117,7 +117,10 @@ func (m *model) connected(client *holder.Client) error {
 		m.event(kindRefused, m.byID(r.Container), fmt.Sprintf("%s: %d times %s was refused between %s and %s: no agent was there to ask",
 			r.Container, r.Count, r.Call, r.Since.Format(time.TimeOnly), r.Last.Format(time.TimeOnly)))
 	}
-	if stuck && client.Unclean() {
+	// Only the first time: later it was this agent whom the holder missed.
+	first := !m.hadHolder
+	m.hadHolder = true
+	if stuck && first && client.Unclean() {
 		m.agent.start(func() { m.agent.kickStuck(context.Background()) })
 	}
 	return nil

@@ -59,6 +59,7 @@ type model struct {
 	orders     map[string]*ward.Orders  // by workload ID: the newest that a profile or a grant was made from
 	holder     *holder.Client           // nil while there is none
 	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
+	hadHolder  bool
 	lastHandle supervise.Container
 	rested     time.Time // when the next survey may begin
 	lastSave   time.Time
@@ -85,6 +86,7 @@ type tracked struct {
 
 	attaching, attesting bool
 	isSealed             bool
+	sealedAt             time.Time
 }
 
 func newModel(a *Agent, exported map[string]string) *model {

@@ -48,7 +48,7 @@ func (a *Agent) reconcileOne(ctx context.Context, k key, r store.Supervised) {
 	var c *tracked
 	err := a.ask(ctx, func(m *model) error {
 		if c = m.containers[k]; c != nil && !c.gone && c.held != nil {
-			held = m.agent.Supervising.Supervisor.Listeners(c.held.handle) > 0
+			held = c.held.supervisor.Listeners(c.held.handle) > 0
 			alive = true
 		}
 		return nil

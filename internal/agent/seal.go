@@ -74,7 +74,7 @@ func stopLearned(p policy.Policy) bool {
 
 // sealed container: from now on the kernel refuses without asking, and what it refuses is looked for.
 func (m *model) sealed(c *tracked, s site, seq int64) error {
-	c.isSealed = true
+	c.isSealed, c.sealedAt = true, m.agent.Now()
 	pid, started := c.view.PID, startOf(c.view.PID)
 	m.record(func(ctx context.Context, st Store) error { return st.ConfirmSupervision(ctx, seq, pid, started) })
 	m.event(kindSeal, c, fmt.Sprintf("%s is sealed: what its policy %d does not have for run, reload and stop is refused for good",

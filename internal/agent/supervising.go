@@ -20,6 +20,9 @@ import (
 // Supervising is what an agent needs to hold calls. Without it the agent learns and reports, and that is all.
 type Supervising struct {
 	Supervisor *supervise.Supervisor
+	// Rootless answers for the containers of other users than root: whoever keeps a duplicate of a listener can make a
+	// reader of it wait, and theirs must not be the workers that everybody else's calls wait for.
+	Rootless   *supervise.Supervisor
 	Holder     func(context.Context) (*holder.Client, error) // connects to the holder, or starts one
 	Exe        string                                        // this program: filters are injected by a process of its own
 	Listener   string                                        // the socket that runtimes hand listeners to
@@ -93,6 +96,9 @@ func (a *Agent) tokenOf(profile []byte) (token, bool) {
 type held struct {
 	ward   *ward.Ward
 	handle supervise.Container
+
+	supervisor *supervise.Supervisor
+
 	how    string // start, attach
 	since  time.Time
 	seq    int64 // of the record; 0: none
@@ -111,6 +117,10 @@ func (m *model) supervise(c *tracked, o *ward.Orders, how string, seq int64) {
 		ward: ward.New(m.agent.Observer, c.id, c.view.PID, o, m.wardMode(c), m.agent.Now),
 	}
 	h := c.held
+	h.supervisor = m.agent.Supervising.Supervisor
+	if c.owner != 0 {
+		h.supervisor = m.agent.Supervising.Rootless
+	}
 	m.agent.start(func() { m.agent.awaitHeld(c, h) })
 }
 
@@ -127,7 +137,7 @@ func (m *model) wardMode(c *tracked) ward.Mode {
 
 // listen hands a listener of a supervised container to the supervisor.
 func (m *model) listen(c *tracked, fd int) error {
-	if err := m.agent.Supervising.Supervisor.Add(c.held.handle, fd, c.held.ward.Judge); err != nil {
+	if err := c.held.supervisor.Add(c.held.handle, fd, c.held.ward.Judge); err != nil {
 		return fmt.Errorf("supervise %s: %w", c.view.Name, err)
 	}
 	return nil
@@ -139,7 +149,7 @@ func (m *model) endHeld(c *tracked) {
 		return
 	}
 	m.tellHeld(c)
-	m.agent.Supervising.Supervisor.Remove(c.held.handle)
+	c.held.supervisor.Remove(c.held.handle)
 	close(c.held.done)
 	engine, id := c.engine, c.key.id
 	m.record(func(ctx context.Context, s Store) error { return s.EndSupervision(ctx, engine, id) })
@@ -183,10 +193,17 @@ func (j recordJob) do(ctx context.Context, s *scholar) func(*model) {
 	return nil
 }
 
-// fix is what to type so that a refused call is allowed.
-func fix(workload, call string) string {
-	if strings.ContainsAny(workload, " '\"\\$`") {
+// fix is what to type so that a refused call is allowed; phase may be "".
+func fix(workload, call, phase string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@", r)
+	}
+	if strings.ContainsFunc(workload, func(r rune) bool { return !plain(r) }) {
 		workload = "'" + strings.ReplaceAll(workload, "'", `'\''`) + "'"
 	}
-	return "whittle policy allow " + workload + " " + call
+	text := "whittle policy allow " + workload + " " + call
+	if phase != "" {
+		text += " --phase " + phase
+	}
+	return text
 }
