@@ -227,12 +227,12 @@ func TestHandOver(t *testing.T) {
 func TestHangUpWithDuplicate(t *testing.T) {
 	s := run(t, 1)
 	a := newCaller(t)
-	duplicate, err := unix.FcntlInt(uintptr(a.listener), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(duplicate) })
 	add(t, s.Supervisor, 1, a.listener, refuse(5))
+	duplicates, err := s.Duplicates(1)
+	if err != nil || len(duplicates) != 1 || !IsListener(duplicates[0]) {
+		t.Fatalf("duplicates %v, %v, want one listener", duplicates, err)
+	}
+	t.Cleanup(func() { _ = unix.Close(duplicates[0]) })
 	a.end()
 	<-s.Idle()
 	b := newCaller(t)
