@@ -4,9 +4,13 @@ package inject
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/whittle-sec/whittle/internal/testenv"
 	"golang.org/x/sys/unix"
@@ -15,7 +19,7 @@ import (
 // helpers of this test binary that run, by their parent.
 func helpersOf(t *testing.T, parent int) (pids []int) {
 	t.Helper()
-	all, err := numbersIn("/proc", 1<<20)
+	all, err := descendants([]int{parent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +80,15 @@ func TestTracerKilledAtEachStep(t *testing.T) {
 	for _, call := range []string{"nanosleep", "epoll_wait", "spin"} {
 		for _, at := range Steps {
 			for _, listener := range []bool{false, true} {
+				if !listener && call != "nanosleep" {
+					continue
+				}
 				name := call + "/" + at
 				if listener {
 					name += "/listener"
 				}
 				t.Run(name, func(t *testing.T) {
-					c := startAs(t, nobody, exe, call, "400")
+					c := startAs(t, nobody, exe, call, "200")
 					c.line(t)
 					r := Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: listener}
 					got, err := killAt(t, at, r, func(_, tracer int) { unix.Kill(tracer, unix.SIGKILL) })
@@ -137,7 +144,7 @@ func TestTracerAndGuardianKilled(t *testing.T) {
 			continue // root needs none
 		}
 		t.Run(at, func(t *testing.T) {
-			c := start(t, exe, "nanosleep", "400")
+			c := start(t, exe, "nanosleep", "200")
 			c.line(t)
 			r := Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true}
 			got, err := killAt(t, at, r, func(guardian, tracer int) {
@@ -167,7 +174,7 @@ func TestGuardianKilled(t *testing.T) {
 	exe := compileC(t, "block")
 	for _, at := range []string{"saved", "written", "installed", "restored"} {
 		t.Run(at, func(t *testing.T) {
-			c := start(t, exe, "nanosleep", "400")
+			c := start(t, exe, "nanosleep", "200")
 			c.line(t)
 			got, err := killAt(t, at, Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true},
 				func(guardian, tracer int) {
@@ -183,4 +190,115 @@ func TestGuardianKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Killed while the container stands still: it runs again, or stands still as it did before, and has the filter.
+func TestKilledWhileFrozen(t *testing.T) {
+	testenv.NeedRoot(t)
+	exe := compileC(t, "block")
+	for _, at := range []string{"seized", "mapped", "installed", "restored"} {
+		for _, both := range []bool{false, true} {
+			for _, frozen := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/both=%v/frozen=%v", at, both, frozen), func(t *testing.T) {
+					group := newGroup(t)
+					var cs []*child
+					for range 3 {
+						c := startAs(t, inGroupAttr(t, group), exe, "epoll_wait", "200")
+						c.line(t)
+						cs = append(cs, c)
+					}
+					if frozen {
+						if err := writeFile(group+"/cgroup.freeze", "1"); err != nil {
+							t.Fatal(err)
+						}
+						until(t, "it to freeze", func() bool { return frozenStill(group) })
+					}
+					r := Request{Cgroup: group, Program: noMkdir(t)}
+					got, err := killAt(t, at, r, func(guardian, tracer int) {
+						if both {
+							unix.Kill(guardian, unix.SIGKILL)
+						}
+						unix.Kill(tracer, unix.SIGKILL)
+					})
+					if !both && (err != nil || !got.Complete) {
+						t.Errorf("got %+v, %v; want it complete", got, err)
+					}
+					if frozen {
+						until(t, "it to be frozen again", func() bool { return frozenStill(group) })
+					}
+					inject(t, r) // does nothing where all are done
+					if err := writeFile(group+"/cgroup.freeze", "0"); err != nil {
+						t.Fatal(err)
+					}
+					for _, c := range cs {
+						if got, want := c.line(t), "0 0 whole filtered"; got != want {
+							t.Errorf("got %q, want %q", got, want)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// Killed at any moment at all.
+func TestKilledAtRandom(t *testing.T) {
+	testenv.NeedRoot(t)
+	exe := compileC(t, "block")
+	rounds := 20
+	if n, err := strconv.Atoi(os.Getenv("WHITTLE_TEST_ROUNDS")); err == nil {
+		rounds = n
+	}
+	calls := []string{"spin", "nanosleep", "epoll_wait", "read"}
+	interrupted := 0
+	for i := range rounds {
+		call := calls[i%len(calls)]
+		c := start(t, exe, call, "400")
+		c.line(t)
+		done := make(chan Result, 1)
+		go func() {
+			got, err := Run(t.Context(), self(t), Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true})
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			done <- got
+		}()
+		var got Result
+		for ended := false; !ended; {
+			select {
+			case got = <-done:
+				ended = true
+			default:
+				ended = killTracer(t)
+				if ended {
+					got = <-done
+				}
+			}
+		}
+		got.Close()
+		result := got
+		if len(got.Problems) > 0 {
+			interrupted++
+		}
+		if !got.Complete {
+			t.Errorf("round %d: not complete: %+v", i, got)
+		}
+		if got, want := c.line(t), blocking[call]+" whole filtered"; got != want {
+			t.Errorf("round %d: %s: got %q, want %q (%+v)", i, call, got, want, result)
+		}
+		c.end()
+	}
+	t.Logf("%d of %d tracers were killed before their end", interrupted, rounds)
+}
+
+// killTracer at a random moment of its life, if there is one.
+func killTracer(t *testing.T) bool {
+	t.Helper()
+	for _, g := range helpersOf(t, os.Getpid()) {
+		for _, p := range helpersOf(t, g) {
+			time.Sleep(rand.N(12 * time.Millisecond))
+			return unix.Kill(p, unix.SIGKILL) == nil
+		}
+	}
+	return false
 }

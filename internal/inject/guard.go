@@ -78,16 +78,13 @@ func (g *guardian) trace(try int) (ended string, err error) {
 	stop := make(chan struct{})
 	watched := make(chan struct{})
 	go func() { defer close(watched); g.watch(cmd.Process, stop) }()
-	ended2 := cmd.Wait()
+	how := cmd.Wait()
 	close(stop)
 	<-watched
-	if err != nil {
-		return "", err
+	if how != nil { // that it could not be asked is no other news
+		return how.Error(), nil
 	}
-	if ended2 != nil {
-		return ended2.Error(), nil
-	}
-	return "", nil
+	return "", err
 }
 
 // watch kills a tracer that gets nowhere.
