@@ -272,7 +272,7 @@ static __always_inline void tell(struct task_struct *task, struct pt_regs *regs,
 	event->nr = key->nr;
 	event->abi = key->abi;
 	event->lane = key->lane;
-	event->pad = 0;
+	event->kind = EVENT_DENIED;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	bpf_ringbuf_submit(event, 0);
 }
@@ -371,6 +371,32 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	return 0;
 }
 
+/*
+ * A process from outside has executed its first program in a supervised container. Where the filter was attached, it does
+ * not have it: nobody forked it who did.
+ */
+static __noinline int arrived(struct task_struct *task, struct container *c)
+{
+	struct denial *event;
+
+	if (!c)
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		lose(c, LOSS_EVENT);
+		return 0;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->ns = bpf_ktime_get_boot_ns();
+	event->uid = c->uid;
+	event->pid = task->tgid;
+	event->tid = task->pid;
+	event->kind = EVENT_ARRIVED;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
@@ -409,6 +435,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 			t->in_call = 1; /* in execve */
 		}
 		t->lane = lane;
+		if (lane == LANE_EXEC && c->flags & FLAG_HELD)
+			arrived(task, c);
 	} else {
 		end_burst(t, c);
 		change_cell(t, c);

@@ -44,6 +44,7 @@ __u32 next_cell;
 const enum container_flag *for_go_flag __attribute__((unused));
 const enum prop *for_go_prop __attribute__((unused));
 const enum loss *for_go_loss __attribute__((unused));
+const enum event *for_go_event __attribute__((unused));
 const struct denial *for_go_denial __attribute__((unused));
 
 volatile const __u8 props[PROPS]; /* [abi * FAST_NRS + nr] */

@@ -209,6 +209,9 @@ struct check {
 	__u64 values[MAX_CHECKS];
 };
 
+/* What a struct denial tells: a call that a filter answered, or only who came (uid, pid, comm). */
+enum event { EVENT_DENIED, EVENT_ARRIVED };
+
 struct denial {
 	__u64 ns;
 	__u64 count;
@@ -221,7 +224,7 @@ struct denial {
 	__u8 abi;
 	__u8 lane;
 	char comm[16];
-	__u32 pad;
+	__u32 kind; /* enum event */
 };
 
 struct task_state {

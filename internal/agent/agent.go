@@ -107,6 +107,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			defer supervisor.Close()
 			a.start(func() { fatal <- wrap("supervise", supervisor.Run(early)) })
 		}
+		a.start(func() { a.readArrivals(early) })
 		a.start(func() { a.keep(early) })
 		a.start(func() { a.reconcile(early) })
 	}

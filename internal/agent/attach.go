@@ -277,18 +277,10 @@ func (m *model) attached(s site, r inject.Result, how string, seq int64) error {
 			}
 		}
 	}
-	var errs []error
+	c.held.program = s.request.Program
+	errs := []error{m.agent.Observer.Hold(c.id)}
 	for _, p := range r.Processes {
-		for _, fd := range append([]int{p.Listener}, p.More...) {
-			if fd < 0 {
-				continue
-			}
-			if m.holder != nil {
-				_, err := m.holder.Keep(holder.Kept{Container: c.key.id, PID: p.PID, FD: fd, Injected: true})
-				errs = append(errs, err)
-			}
-			errs = append(errs, m.listen(c, fd))
-		}
+		errs = append(errs, m.keepListeners(c, p))
 	}
 	c.held.confirmed = true
 	pid, started := c.view.PID, startOf(c.view.PID)
@@ -297,6 +289,14 @@ func (m *model) attached(s site, r inject.Result, how string, seq int64) error {
 		c.held.ward.Mode(), len(r.Processes), s.orders.Revision, planText(s.orders), r.Frozen.Round(10*time.Microsecond)))
 	m.agent.start(func() { m.agent.attest(context.Background(), c) })
 	return errors.Join(errs...)
+}
+
+// hold the calls that come to a listener: the supervisor answers them, and a duplicate goes to the holder.
+func (m *model) hold(c *tracked, pid, fd int) (err error) {
+	if m.holder != nil {
+		_, err = m.holder.Keep(holder.Kept{Container: c.key.id, PID: pid, FD: fd, Injected: true})
+	}
+	return errors.Join(err, m.listen(c, fd))
 }
 
 // follow a container that is not observed (any more).

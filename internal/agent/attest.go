@@ -28,6 +28,7 @@ type attestation struct {
 	at       time.Time
 	text     string
 	deviates bool
+	without  []int // processes that have a wider stack of filters than is intended, or none
 }
 
 const (
@@ -74,6 +75,9 @@ func (a *Agent) attest(ctx context.Context, c *tracked) {
 			m.event(kindAttest, c, c.view.Name+": "+at.text)
 		}
 		c.held.attest = at
+		if c.held.program != nil && len(at.without) > 0 {
+			m.reach(c, at.without...)
+		}
 		return nil
 	})
 }
@@ -98,6 +102,7 @@ func processesOf(r inject.Request) (pids []int) {
 // judgeFilters tells whether every process's stack of filters is at least as strict as what is intended.
 func judgeFilters(found []inject.Attestation, rules, sealed *filter.Rules) attestation {
 	var wrong []string
+	var without []int
 	var seen int
 	for _, f := range found {
 		switch {
@@ -111,11 +116,11 @@ func judgeFilters(found []inject.Attestation, rules, sealed *filter.Rules) attes
 		}
 		seen++
 		if text := deviation(f.Filters, rules, sealed); text != "" {
-			wrong = append(wrong, fmt.Sprintf("process %d: %s", f.PID, text))
+			wrong, without = append(wrong, fmt.Sprintf("process %d: %s", f.PID, text)), append(without, f.PID)
 		}
 	}
 	if len(wrong) > 0 {
-		return attestation{text: strings.Join(wrong[:min(len(wrong), 4)], "; "), deviates: true}
+		return attestation{text: strings.Join(wrong[:min(len(wrong), 4)], "; "), deviates: true, without: without}
 	}
 	return attestation{text: fmt.Sprintf("as intended: %d processes", seen)}
 }

@@ -86,6 +86,8 @@ type tracked struct {
 
 	attaching, attesting bool
 	isSealed             bool
+	newcomers            []int // processes from outside that do not have the filter yet
+	reaching             bool
 	sealedAt             time.Time
 }
 

@@ -29,6 +29,8 @@ type Observer interface {
 	Denials() <-chan kernel.Denial
 	Follow(t kernel.Target) (kernel.ID, error)
 	Settle(id kernel.ID) (observe.Trace, error)
+	Hold(id kernel.ID) error
+	Arrivals() <-chan kernel.Arrival
 	AlsoWatch(id kernel.ID, a kernel.Allowed) error
 	Who(id kernel.ID, tid int) (kernel.Who, bool)
 	Stage(id kernel.ID) (observe.Stage, bool)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/bpf"
+
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/holder"
 	"github.com/whittle-sec/whittle/internal/plan"
@@ -99,12 +101,13 @@ type held struct {
 
 	supervisor *supervise.Supervisor
 
-	how    string // start, attach
-	since  time.Time
-	seq    int64 // of the record; 0: none
-	phased time.Time
-	done   chan struct{} // closed when the container is no longer supervised
-	attest attestation
+	how     string // start, attach
+	since   time.Time
+	seq     int64 // of the record; 0: none
+	phased  time.Time
+	done    chan struct{} // closed when the container is no longer supervised
+	attest  attestation
+	program []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
 
 	confirmed bool // the record says that the filter is in the kernel
 }

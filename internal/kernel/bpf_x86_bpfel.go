@@ -146,7 +146,7 @@ type bpfDenial struct {
 	Abi   uint8
 	Lane  uint8
 	Comm  [16]int8
-	Pad   uint32
+	Kind  uint32
 }
 
 type bpfDenied struct {
@@ -164,6 +164,13 @@ type bpfDeniedKey struct {
 	Lane  uint8
 	Error int32
 }
+
+type bpfEvent uint32
+
+const (
+	bpfEventEVENT_DENIED  bpfEvent = 0
+	bpfEventEVENT_ARRIVED bpfEvent = 1
+)
 
 type bpfLoss uint32
 
@@ -276,6 +283,7 @@ const (
 	bpfVarArgSpecs     = "arg_specs"
 	bpfVarContainers   = "containers"
 	bpfVarForGoDenial  = "for_go_denial"
+	bpfVarForGoEvent   = "for_go_event"
 	bpfVarForGoFlag    = "for_go_flag"
 	bpfVarForGoLoss    = "for_go_loss"
 	bpfVarForGoProp    = "for_go_prop"
@@ -360,6 +368,7 @@ type bpfVariableSpecs struct {
 	ArgSpecs    *ebpf.VariableSpec `ebpf:"arg_specs"`
 	Containers  *ebpf.VariableSpec `ebpf:"containers"`
 	ForGoDenial *ebpf.VariableSpec `ebpf:"for_go_denial"`
+	ForGoEvent  *ebpf.VariableSpec `ebpf:"for_go_event"`
 	ForGoFlag   *ebpf.VariableSpec `ebpf:"for_go_flag"`
 	ForGoLoss   *ebpf.VariableSpec `ebpf:"for_go_loss"`
 	ForGoProp   *ebpf.VariableSpec `ebpf:"for_go_prop"`
@@ -425,6 +434,7 @@ type bpfVariables struct {
 	ArgSpecs    *ebpf.Variable `ebpf:"arg_specs"`
 	Containers  *ebpf.Variable `ebpf:"containers"`
 	ForGoDenial *ebpf.Variable `ebpf:"for_go_denial"`
+	ForGoEvent  *ebpf.Variable `ebpf:"for_go_event"`
 	ForGoFlag   *ebpf.Variable `ebpf:"for_go_flag"`
 	ForGoLoss   *ebpf.Variable `ebpf:"for_go_loss"`
 	ForGoProp   *ebpf.Variable `ebpf:"for_go_prop"`

@@ -65,6 +65,20 @@ func (o *Observer) AlsoWatch(id ID, a Allowed) error {
 	return o.links.set(&o.objects, o.need())
 }
 
+// Hold says that a supervisor answers the container's filter from now on: what the filter refuses is not told, and who
+// arrives from outside is.
+func (o *Observer) Hold(id ID) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.containers[id]
+	if c == nil {
+		return fmt.Errorf("hold container %d: %w", id, ErrUnknown)
+	}
+	c.target.Held = true
+	atomic.OrUint32(&o.shared.containers[c.index].Flags, uint32(bpfContainerFlagFLAG_HELD))
+	return nil
+}
+
 // SetStage puts a container into a stage that no mark told of: one that never accepts a connection has booted, too. A
 // mark that the kernel makes meanwhile wins.
 func (o *Observer) SetStage(id ID, stage observe.Stage) error {

@@ -71,6 +71,12 @@ type Denial struct {
 	Count     uint64 // how many of this (container, lane, call, errno) so far; told at 1, 2, 4, 8 …
 }
 
+// Arrival is a process from outside that has executed its first program in a held container.
+type Arrival struct {
+	Container ID
+	PID       int // in the host's pid namespace
+}
+
 var (
 	// ErrUnsupported is returned, wrapped with the reason, when this kernel cannot observe.
 	ErrUnsupported = errors.New("this kernel cannot observe system calls")
@@ -87,6 +93,7 @@ type Observer struct {
 	shared  *shared
 	events  *ringbuf.Reader
 	denials chan Denial
+	arrived chan Arrival
 
 	mu         sync.Mutex
 	links      attachments
@@ -119,6 +126,7 @@ func Open(log *slog.Logger) (*Observer, error) {
 	o := &Observer{
 		log:        log,
 		denials:    make(chan Denial, 1024),
+		arrived:    make(chan Arrival, 1024),
 		containers: map[ID]*container{},
 		owner:      map[uint32]*container{},
 	}
@@ -160,6 +168,9 @@ func explainLoad(err error) error {
 
 // Denials of all containers.
 func (o *Observer) Denials() <-chan Denial { return o.denials }
+
+// Arrivals of all containers that are held.
+func (o *Observer) Arrivals() <-chan Arrival { return o.arrived }
 
 // Attached tells which programs run on this host now: none when nothing is observed.
 func (o *Observer) Attached() []string {

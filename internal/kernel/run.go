@@ -95,28 +95,41 @@ func (o *Observer) readDenials() error {
 		if err != nil {
 			return fmt.Errorf("read denials: %w", err)
 		}
-		d, err := decodeDenial(raw.RawSample)
-		if err != nil {
+		if err := o.deliver(raw.RawSample); err != nil {
 			return err
-		}
-		select {
-		case o.denials <- d:
-		default:
-			// Counted in the map of denials all the same; only the telling is lost.
-			o.mu.Lock()
-			if c := o.containers[d.Container]; c != nil {
-				c.untold++
-			}
-			o.mu.Unlock()
 		}
 	}
 }
 
-func decodeDenial(sample []byte) (Denial, error) {
+// deliver an event to whom it may concern, unless they are too slow.
+func (o *Observer) deliver(sample []byte) error {
 	var e bpfDenial
 	if _, err := binary.Decode(sample, binary.NativeEndian, &e); err != nil {
-		return Denial{}, fmt.Errorf("decode a denial of %d bytes: %w", len(sample), err)
+		return fmt.Errorf("decode an event of %d bytes: %w", len(sample), err)
 	}
+	if bpfEvent(e.Kind) == bpfEventEVENT_ARRIVED {
+		select {
+		case o.arrived <- Arrival{ID(e.Uid), int(e.Pid)}:
+			return nil
+		default:
+		}
+	} else {
+		select {
+		case o.denials <- denialOf(e):
+			return nil
+		default:
+		}
+	}
+	// A denial is counted in its map all the same; only the telling is lost.
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.containers[ID(e.Uid)]; c != nil {
+		c.untold++
+	}
+	return nil
+}
+
+func denialOf(e bpfDenial) Denial {
 	return Denial{
 		Container: ID(e.Uid),
 		Time:      time.Now().Add(time.Duration(e.Ns) - bootTime()),
@@ -128,5 +141,5 @@ func decodeDenial(sample []byte) (Denial, error) {
 		Errno:     e.Error,
 		Args:      e.Args,
 		Count:     e.Count,
-	}, nil
+	}
 }
