@@ -112,8 +112,8 @@ func (b *box) down() error {
 	return nil
 }
 
-// run a client to its end, in the namespaces; it returns what was printed on stdout, without the last newline.
-func (b *box) run(ctx context.Context, command ...string) (string, error) {
+// Enter the namespaces and run a command to its end; it returns what was printed on stdout, without the last newline.
+func (b *box) Enter(ctx context.Context, command ...string) (string, error) {
 	var stderr strings.Builder
 	args := append([]string{"--target", strconv.Itoa(b.holder.PID), "--mount", "--net", "--"}, command...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
@@ -125,3 +125,6 @@ func (b *box) run(ctx context.Context, command ...string) (string, error) {
 	}
 	return strings.TrimSuffix(string(out), "\n"), nil
 }
+
+// Dir is where its files are.
+func (b *box) Dir() string { return b.dir }

@@ -35,7 +35,7 @@ func (c *Containerd) socket() string { return c.path("sock") }
 
 // Ctr runs containerd's client to its end.
 func (c *Containerd) Ctr(ctx context.Context, args ...string) (string, error) {
-	return c.run(ctx, append([]string{"ctr", "--address", c.socket()}, args...)...)
+	return c.Enter(ctx, append([]string{"ctr", "--address", c.socket()}, args...)...)
 }
 
 // RunArgs are the beginning of `ctr run`: what keeps the cgroups of its containers where Down finds them.

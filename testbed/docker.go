@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,11 @@ func UpDocker(ctx context.Context, dir string, config map[string]any) (*Docker, 
 		return nil, fmt.Errorf("start a private docker: %w", err)
 	}
 	d := &Docker{b}
-	if err = d.Configure(config); err == nil {
-		err = d.serve(ctx, d.Socket(), "dockerd", "--config-file", d.path("daemon.json"), "--host", "unix://"+d.Socket(),
+	if err = os.Mkdir(d.ConfigDir(), 0o755); err == nil {
+		err = d.configure(config)
+	}
+	if err == nil {
+		err = d.serve(ctx, d.Socket(), "dockerd", "--config-file", filepath.Join(d.ConfigDir(), "daemon.json"), "--host", "unix://"+d.Socket(),
 			"--data-root", d.path("root"), "--exec-root", d.path("exec"), "--pidfile", d.path("pid"),
 			"--iptables=false", "--ip-forward=false", "--bridge=none",
 			"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+d.parent)
@@ -39,11 +43,10 @@ func UpDocker(ctx context.Context, dir string, config map[string]any) (*Docker, 
 // Socket of the API.
 func (d *Docker) Socket() string { return d.path("docker.sock") }
 
-// ConfigFile is the daemon.json.
-func (d *Docker) ConfigFile() string { return d.path("daemon.json") }
+// ConfigDir stands for /etc/docker.
+func (d *Docker) ConfigDir() string { return d.path("etc") }
 
-// Configure writes daemon.json. A running dockerd reads it at Reload.
-func (d *Docker) Configure(config map[string]any) error {
+func (d *Docker) configure(config map[string]any) error {
 	if config == nil {
 		config = map[string]any{}
 	}
@@ -51,7 +54,7 @@ func (d *Docker) Configure(config map[string]any) error {
 	if err != nil {
 		return fmt.Errorf("configure docker: %w", err)
 	}
-	return os.WriteFile(d.ConfigFile(), text, 0o600)
+	return os.WriteFile(filepath.Join(d.ConfigDir(), "daemon.json"), text, 0o600)
 }
 
 // Reload is `systemctl reload docker`.
@@ -59,7 +62,7 @@ func (d *Docker) Reload() error { return d.signal(unix.SIGHUP) }
 
 // Run docker's client to its end.
 func (d *Docker) Run(ctx context.Context, args ...string) (string, error) {
-	return d.run(ctx, append([]string{"docker", "--host", "unix://" + d.Socket()}, args...)...)
+	return d.Enter(ctx, append([]string{"docker", "--host", "unix://" + d.Socket()}, args...)...)
 }
 
 // Down removes everything: containers, processes, mounts, cgroups, files.

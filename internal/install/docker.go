@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/hint"
@@ -41,19 +42,48 @@ func (o Options) docker() (plan, error) {
 		uninstalled: []string{reloadDocker},
 	}
 	config := target{path: dockerConfig, edit: withDefaultRuntime, undo: withoutRuntime}
-	users, err := o.madeWithWrapper(now.contents)
-	if err != nil {
-		return plan{}, err
-	}
-	if len(users) > 0 {
-		// A container keeps the name of its runtime. Without that name it would never start again.
-		config.inexact = true
-		config.undo = func(now, was []byte) ([]byte, error) { return withRuntimeAsAlias(now, was, real) }
-		p.uninstalled = append(p.uninstalled, fmt.Sprintf("the runtime %s stays, as another name for %s, for %d containers that were made with it: "+
-			"remove or recreate them (%s), and run this again", dockerRuntime, real, len(users), strings.Join(users[:min(len(users), 5)], ", ")))
+	if o.leaving {
+		if err := o.leaveDocker(&p, &config, now.contents, real); err != nil {
+			return plan{}, err
+		}
 	}
 	p.targets = append(p.targets, config)
 	return p, nil
+}
+
+// leaveDocker sees to it that no container fails to start for want of the runtime.
+func (o Options) leaveDocker(p *plan, config *target, now []byte, real string) error {
+	name, err := stringIn(now, "default-runtime")
+	if err == nil && name == dockerRuntime && o.Root == "" && dockerRuns() {
+		// At a reload Docker takes a default runtime that it is told, and keeps the one that it has when it is told none. So
+		// it is told the former one, and has the wrapper until then.
+		p.targets, p.unfinished, config.inexact = nil, true, true
+		config.undo = func(now, was []byte) ([]byte, error) { return withRuntimeAsAlias(now, was, real) }
+		p.uninstalled = append(p.uninstalled, "then run this again: it removes the rest")
+		return nil
+	}
+	users, err := o.madeWithWrapper(now)
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	// A container keeps the name of its runtime. Without that name it would never start again.
+	p.unfinished, config.inexact = true, true
+	config.undo = func(now, was []byte) ([]byte, error) { return withRuntimeAsAlias(now, was, real) }
+	p.uninstalled = append(p.uninstalled, fmt.Sprintf("the runtime %s stays, as another name for %s, for %d containers that were made with it: "+
+		"remove or recreate them (%s), and run this again", dockerRuntime, real, len(users), strings.Join(users[:min(len(users), 5)], ", ")))
+	return nil
+}
+
+// dockerRuns tells whether this machine has a dockerd, whatever it is configured by.
+func dockerRuns() bool {
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return true // the pattern is right
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		text, err := os.ReadFile(name)
+		return err == nil && strings.TrimSpace(string(text)) == "dockerd"
+	})
 }
 
 // dockersRuntime is what Docker uses when nothing is asked for, without Whittle.
@@ -130,7 +160,7 @@ func setRuntime(config []byte, byDefault, executable string) ([]byte, error) {
 
 // withoutRuntime takes out what withDefaultRuntime put in.
 func withoutRuntime(config, was []byte) ([]byte, error) {
-	config, err := withFormerDefault(config, was)
+	config, err := withFormerDefault(config, was, "")
 	if err == nil {
 		config, err = jsonedit.Remove(config, "runtimes", dockerRuntime)
 	}
@@ -147,13 +177,17 @@ func withoutRuntime(config, was []byte) ([]byte, error) {
 	return config, nil
 }
 
-func withFormerDefault(config, was []byte) ([]byte, error) {
+// withFormerDefault names the runtime that was the default before; where none was named, the given one, or none.
+func withFormerDefault(config, was []byte, none string) ([]byte, error) {
 	name, err := stringIn(config, "default-runtime")
 	if err != nil || name != dockerRuntime {
 		return config, err
 	}
 	former, err := stringIn(was, "default-runtime")
 	if err != nil || former == "" || former == dockerRuntime {
+		former = none
+	}
+	if former == "" {
 		return jsonedit.Remove(config, "default-runtime")
 	}
 	text, err := json.Marshal(former)
@@ -164,7 +198,7 @@ func withFormerDefault(config, was []byte) ([]byte, error) {
 }
 
 func withRuntimeAsAlias(config, was []byte, real string) ([]byte, error) {
-	config, err := withFormerDefault(config, was)
+	config, err := withFormerDefault(config, was, "runc")
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,8 @@ type target struct {
 type plan struct {
 	targets                []target
 	installed, uninstalled []string
+	// unfinished: Uninstall leaves something for its next run, which needs the journal.
+	unfinished bool
 }
 
 func (o Options) plan() (plan, error) {
@@ -158,7 +160,11 @@ func Uninstall(o Options) (Result, error) {
 	}
 	r.Notes = p.uninstalled
 	// Backwards: what refers to a file goes before the file.
-	for _, t := range slices.Backward(p.targetsAnd(j.Engines[o.Engine])) {
+	targets := p.targets
+	if !p.unfinished {
+		targets = p.targetsAnd(j.Engines[o.Engine])
+	}
+	for _, t := range slices.Backward(targets) {
 		now, err := o.read(t.path)
 		if err != nil {
 			return r, err
@@ -175,7 +181,18 @@ func Uninstall(o Options) (Result, error) {
 	if o.DryRun {
 		return r, nil
 	}
-	return r, o.apply(r.Changes, j, nil)
+	if !p.unfinished {
+		return r, o.apply(r.Changes, j, nil)
+	}
+	left := slices.Clone(j.Engines[o.Engine])
+	for i := range left {
+		for _, c := range r.Changes {
+			if c.Path == left[i].Path {
+				left[i].After = c.after.saved()
+			}
+		}
+	}
+	return r, o.apply(r.Changes, j, left)
 }
 
 // restored is what a file shall be without Whittle.

@@ -226,7 +226,7 @@ func TestDockerContainersKeepTheirRuntime(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := o.read("/etc/docker/daemon.json")
-	if want := `{"debug":true,"data-root":"/srv/docker","runtimes":{"whittle":{"path":"runc"}}}`; err != nil || string(s.contents) != want {
+	if want := `{"debug":true,"data-root":"/srv/docker","runtimes":{"whittle":{"path":"runc"}},"default-runtime":"runc"}`; err != nil || string(s.contents) != want {
 		t.Errorf("daemon.json is %s (%v), want %s", s.contents, err, want)
 	}
 	if notes := strings.Join(r.Notes, "; "); !strings.Contains(notes, "0123456789ab") {
