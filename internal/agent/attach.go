@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/bpf"
+
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine/process"
 	"github.com/whittle-sec/whittle/internal/filter"
@@ -226,6 +228,14 @@ func (a *Agent) rulesFor(ctx context.Context, s site) (*filter.Rules, error) {
 	return rules, nil
 }
 
+func (a *Agent) programFor(ctx context.Context, s site) ([]bpf.RawInstruction, error) {
+	rules, err := a.rulesFor(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return filter.Compile(rules)
+}
+
 func recordOf(s site, how string) store.Supervised {
 	return store.Supervised{
 		Engine: s.view.Engine, ID: s.view.ID, Name: s.view.Name, Workload: s.view.WorkloadID, PID: s.view.PID,
@@ -348,11 +358,7 @@ func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container) (o
 		return out, err
 	}
 	s.request.Listener, s.request.Skip = true, true
-	rules, err := a.rulesFor(ctx, s)
-	if err != nil {
-		return out, err
-	}
-	if s.request.Program, err = filter.Compile(rules); err != nil {
+	if s.request.Program, err = a.programFor(ctx, s); err != nil {
 		return out, err
 	}
 	return a.attach(ctx, s, out, "attach")

@@ -10,6 +10,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
 )
 
 var _ api.Granter = (*Agent)(nil)
@@ -71,6 +72,19 @@ func (a *Agent) Grant(ctx context.Context, _ api.Peer, g api.GrantRequest) (out 
 		return nil
 	})
 	return out, err
+}
+
+// newOrders of a workload whose policy allows something else than the old ones; nil when it does not.
+func (s *scholar) newOrders(id string, old *ward.Orders) *ward.Orders {
+	b := s.books[id]
+	if old == nil || b == nil || !b.loaded {
+		return nil
+	}
+	p := b.whole()
+	if len(policy.Diff(old.Policy, p)) == 0 {
+		return nil
+	}
+	return ward.OrdersOf(p, old.Revision, planOptions())
 }
 
 // callsNamed NAME or ABI:NAME in the ABIs of a policy.

@@ -11,6 +11,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -24,6 +25,15 @@ type subject struct {
 	key
 	id       kernel.ID
 	workload workload.Workload
+	orders   *ward.Orders // that its held calls are answered by; nil when they are not held
+}
+
+func (c *tracked) subject() subject {
+	s := subject{key: c.key, id: c.id, workload: c.view.Workload}
+	if c.held != nil {
+		s.orders = c.held.ward.Orders()
+	}
+	return s
 }
 
 // ending says how a container's observation ends.
@@ -44,7 +54,7 @@ func (m *model) finish(c *tracked, how ending) {
 		return
 	}
 	m.queue = append(m.queue, finishJob{
-		subject: subject{c.key, c.id, c.view.Workload}, how: how, reg: c.reg, who: c,
+		subject: c.subject(), how: how, reg: c.reg, who: c,
 		learn: c.learns,
 	})
 }
@@ -148,7 +158,9 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 		}
 		lesson := s.agent.Learn(w.workload, trace)
 		s.live(ctx, w, lesson.Policy)
-		seen[w.key] = glance{id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID())}
+		seen[w.key] = glance{
+			id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID()), orders: s.newOrders(w.workload.ID(), w.orders),
+		}
 	}
 	if j.save {
 		s.save(ctx)
@@ -167,6 +179,7 @@ type glance struct {
 	id        kernel.ID
 	lesson    Lesson
 	stopKnown bool
+	orders    *ward.Orders // when the policy has become another since
 	err       error
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-sec/whittle/internal/api"
@@ -184,9 +185,15 @@ func (m *model) await(c *tracked, k holder.Kept) {
 	if len(c.waiting) > 1 {
 		return
 	}
-	id := c.view.WorkloadID
+	view := c.view
 	m.agent.start(func() {
-		o, err := m.agent.loadOrders(context.Background(), id)
+		ctx := context.Background()
+		o, err := m.agent.loadOrders(ctx, view.WorkloadID)
+		how, program := "start", []bpf.RawInstruction(nil)
+		if err == nil && k.Injected {
+			how = "attach"
+			program, err = m.agent.programFor(ctx, site{view: view, orders: o})
+		}
 		_ = m.agent.ask(context.Background(), func(m *model) error {
 			waiting := c.waiting
 			c.waiting = nil
@@ -201,12 +208,16 @@ func (m *model) await(c *tracked, k holder.Kept) {
 				return nil
 			}
 			if c.held == nil {
-				m.supervise(c, o, "start", 0)
+				m.supervise(c, o, how, 0)
+				c.held.program = program
+				if how == "attach" {
+					err = m.agent.Observer.Hold(c.id)
+				}
 			}
 			for _, k := range waiting {
 				m.hear(c, k)
 			}
-			return nil
+			return err
 		})
 	})
 }

@@ -36,13 +36,14 @@ const (
 	kindMode      = "mode"
 	kindAttest    = "attest"
 	kindGrant     = "grant"
+	kindHot       = "hot"
 	kindExported  = "exported"
 )
 
 // Kinds of events in the journal.
 var Kinds = []string{
 	kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem,
-	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant,
+	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot,
 }
 
 // model of the containers. Only the owner touches it.
@@ -220,7 +221,7 @@ func (m *model) survey() {
 		}
 		if c.looked.IsZero() || !resting && now.Sub(c.looked) >= now.Sub(c.view.Since)/surveyAge {
 			c.looked = now
-			who = append(who, subject{c.key, c.id, c.view.Workload})
+			who = append(who, c.subject())
 		}
 	}
 	save := now.Sub(m.lastSave) >= m.agent.Save

@@ -126,7 +126,7 @@ func (j watchJob) do(_ context.Context, s *scholar) func(*model) {
 // settle a container that is learned from: what it taught goes into the book, and only who is who stays known.
 func (m *model) settle(c *tracked) {
 	c.learns = false
-	m.queue = append(m.queue, settleJob{subject{c.key, c.id, c.view.Workload}, c.reg, c})
+	m.queue = append(m.queue, settleJob{c.subject(), c.reg, c})
 }
 
 type settleJob struct {

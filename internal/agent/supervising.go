@@ -107,6 +107,7 @@ type held struct {
 	phased  time.Time
 	done    chan struct{} // closed when the container is no longer supervised
 	attest  attestation
+	rates   rates
 	program []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
 
 	confirmed bool // the record says that the filter is in the kernel
@@ -120,6 +121,9 @@ func (m *model) supervise(c *tracked, o *ward.Orders, how string, seq int64) {
 		ward: ward.New(m.agent.Observer, c.id, c.view.PID, o, m.wardMode(c), m.agent.Now),
 	}
 	h := c.held
+	if c.view.Late {
+		c.view.Phase = h.ward.Phase() // it was in it before
+	}
 	h.supervisor = m.agent.Supervising.Supervisor
 	if c.owner != 0 {
 		h.supervisor = m.agent.Supervising.Rootless

@@ -34,12 +34,15 @@ func (m *model) learned(c *tracked, g glance) {
 		m.event(n.kind, c, n.text)
 	}
 	c.view, c.calls = after, calls
+	if g.orders != nil && c.held != nil {
+		c.held.ward.SetOrders(g.orders)
+	}
 	if after.Mode == api.Settled && g.stopKnown {
 		c.view.Mode, c.view.Note = api.Known, "settled, and its stop was seen before: no longer observed"
 		id := c.id
 		delete(m.observed, id)
 		c.id = 0
-		m.queue = append(m.queue, releaseJob{subject{c.key, id, c.view.Workload}, c.reg, c})
+		m.queue = append(m.queue, releaseJob{subject{key: c.key, id: id, workload: c.view.Workload}, c.reg, c})
 	}
 }
 

@@ -28,6 +28,7 @@ func (m *model) watchOver() {
 			continue
 		}
 		m.endBoot(c)
+		m.tellHot(c)
 		if phase := c.held.ward.Phase(); phase != c.view.Phase {
 			m.event(kindPhase, c, fmt.Sprintf("%s: %s -> %s: %s", c.view.Name, c.view.Phase, phase, phaseText(c, phase)))
 			c.view.Phase, c.held.phased = phase, m.agent.Now()
