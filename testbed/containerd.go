@@ -59,7 +59,7 @@ func (c *Containerd) Down() error {
 		ctx, cancel := context.WithTimeout(context.Background(), rightToBack)
 		defer cancel()
 		ids, err := c.Ctr(ctx, "container", "ls", "--quiet")
-		for _, id := range strings.Fields(ids) {
+		for id := range strings.FieldsSeq(ids) {
 			err = errors.Join(err, c.Remove(ctx, id))
 		}
 		if err != nil {
