@@ -70,6 +70,7 @@ func (d *daemon) start(flags ...string) {
 	go func() { d.err = cmd.Wait(); close(ended) }()
 	d.t.Cleanup(func() {
 		d.stop()
+		d.endHolder()
 		if d.t.Failed() {
 			d.t.Logf("the agent's log:\n%s", log)
 		}
@@ -97,6 +98,39 @@ func (d *daemon) stop() {
 	if _, err := os.Lstat(d.socket); err == nil {
 		d.t.Errorf("the agent left its socket")
 	}
+}
+
+// endHolder that the agent started: it is nobody's child, and would wait for another agent.
+func (d *daemon) endHolder() {
+	d.t.Helper()
+	eventually(d.t, "the holder has ended", func() (bool, string) {
+		pid := d.holder()
+		if pid == 0 {
+			return true, ""
+		}
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+			d.t.Error(err)
+		}
+		return false, fmt.Sprint(pid)
+	})
+}
+
+// holder of this agent's listeners; 0 when none runs. Its lock says which it is, or was.
+func (d *daemon) holder() int {
+	d.t.Helper()
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(d.socket), "holder.sock.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !strings.Contains(string(command), "\x00holder\x00") || !strings.Contains(string(command), filepath.Dir(d.socket)) {
+		return 0
+	}
+	return pid
 }
 
 // end it with a signal and check that the kernel has nothing left of it.
