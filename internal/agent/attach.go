@@ -211,7 +211,7 @@ func (a *Agent) rulesFor(ctx context.Context, s site) (*filter.Rules, error) {
 		return nil, fmt.Errorf("read which filters %s has: %w", s.view.Name, err)
 	}
 	for _, r := range records {
-		if r.Engine != s.view.Engine || r.ID != s.view.ID || r.How == "seal" || r.Boot != bootID() || r.PID != 0 && r.PID != s.view.PID {
+		if r.Engine != s.view.Engine || r.ID != s.view.ID || r.How == "seal" || r.How == "narrow" || r.Boot != bootID() || r.PID != 0 && r.PID != s.view.PID {
 			continue
 		}
 		p, err := a.Store.PolicyVersion(ctx, r.Workload, r.Revision)
@@ -265,8 +265,13 @@ func (m *model) attached(s site, r inject.Result, how string, seq int64) error {
 	if c.gone || m.containers[c.key] != c {
 		return fmt.Errorf("%w: %s has ended meanwhile", api.ErrNotFound, s.view.Name)
 	}
-	if how == "seal" {
+	switch how {
+	case "seal":
 		return m.sealed(c, s, seq)
+	case "narrow":
+		pid, started := c.view.PID, startOf(c.view.PID)
+		m.record(func(ctx context.Context, st Store) error { return st.ConfirmSupervision(ctx, seq, pid, started) })
+		return nil
 	}
 	if c.id == 0 {
 		if err := m.follow(c); err != nil {

@@ -30,7 +30,7 @@ func (a *Agent) reconcile(ctx context.Context) {
 	}
 	latest := map[key]store.Supervised{}
 	for _, r := range records {
-		if r.How != "seal" {
+		if r.How == "start" || r.How == "attach" {
 			latest[key{r.Engine, r.ID}] = r
 		}
 	}

@@ -111,6 +111,7 @@ type held struct {
 	program []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
 
 	confirmed bool // the record says that the filter is in the kernel
+	narrowed  bool // what only its boot needs too often to be held is refused by a filter of its own
 }
 
 // supervise makes a ward of a container. What is held waits until its listeners come to the supervisor.

@@ -37,6 +37,9 @@ func (m *model) watchOver() {
 		if c.learns && c.held.ward.Mode() == ward.Enforce && c.view.Phase != policy.Boot {
 			m.settle(c)
 		}
+		if c.held.ward.Mode() == ward.Enforce && c.view.Phase == policy.Run {
+			m.narrow(c)
+		}
 		if h := c.held; m.agent.Now().Sub(h.attest.at) > attestEvery && m.agent.Now().Sub(h.since) > settleIn && !c.attesting {
 			c.attesting = true
 			m.agent.start(func() {
