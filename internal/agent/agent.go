@@ -89,6 +89,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := m.readModes(ctx); err != nil {
 		return err
 	}
+	if err := m.readRecords(ctx); err != nil {
+		return err
+	}
 	late, cancelLate := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelLate()
 	early, cancelEarly := context.WithCancel(ctx)

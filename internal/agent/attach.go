@@ -285,7 +285,7 @@ func (m *model) attached(s site, r inject.Result, how string, seq int64) error {
 		}
 	}
 	c.held.ward.SetOrders(s.orders)
-	if c.view.Phase != policy.Boot {
+	if c.view.Phase != policy.Boot || c.view.Late && processAge(c.view.PID) > bootTime {
 		if stage, ok := m.agent.Observer.Stage(c.id); ok && stage == observe.StageBoot {
 			if err := m.agent.Observer.SetStage(c.id, observe.StageRun); err != nil {
 				return err

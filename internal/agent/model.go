@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/holder"
 	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/ward"
@@ -60,6 +61,7 @@ type model struct {
 	orders     map[string]*ward.Orders  // by workload ID: the newest that a profile or a grant was made from
 	holder     *holder.Client           // nil while there is none
 	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
+	records    map[key]store.Supervised // of an earlier agent, as of this one's start
 	hadHolder  bool
 	lastHandle supervise.Container
 	rested     time.Time // when the next survey may begin
@@ -95,7 +97,7 @@ type tracked struct {
 func newModel(a *Agent, exported map[string]string) *model {
 	return &model{
 		agent: a, exported: maps.Clone(exported), containers: map[key]*tracked{}, observed: map[kernel.ID]*tracked{},
-		modes: map[string]*workloadMode{}, orders: map[string]*ward.Orders{}, strangers: map[string][]holder.Kept{},
+		modes: map[string]*workloadMode{}, orders: map[string]*ward.Orders{}, strangers: map[string][]holder.Kept{}, records: map[key]store.Supervised{},
 		problems: map[string]string{}, lastSave: a.Now(),
 	}
 }

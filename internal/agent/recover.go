@@ -19,6 +19,20 @@ import (
 // what it has.
 const settleIn = 5 * time.Second
 
+// readRecords of the containers that an earlier agent supervised.
+func (m *model) readRecords(ctx context.Context) error {
+	all, err := m.agent.Store.Supervised(ctx)
+	if err != nil {
+		return fmt.Errorf("read what is supervised: %w", err)
+	}
+	for _, r := range all {
+		if r.Boot == bootID() && r.State == store.Done && (r.How == "start" || r.How == "attach") {
+			m.records[key{r.Engine, r.ID}] = r
+		}
+	}
+	return nil
+}
+
 // reconcile the record with the kernel after a start: what ended is put down, and a container whose listeners died with
 // its holder gets a new filter with a new one, which takes over.
 func (a *Agent) reconcile(ctx context.Context) {

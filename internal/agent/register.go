@@ -125,7 +125,7 @@ func (m *model) arm(c *tracked, late bool) error {
 		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID,
 		Late: late, StopSignal: c.reg.Container.StopSignal, Filtered: filtered(c.reg),
 	}
-	if _, ours := m.agent.tokenOf(c.reg.Profile); ours || len(m.strangers[c.key.id]) > 0 {
+	if _, ours := m.agent.tokenOf(c.reg.Profile); ours || len(m.strangers[c.key.id]) > 0 || m.wasHeld(c) {
 		return m.armHeld(c, target, late)
 	}
 	how := ""
@@ -152,6 +152,12 @@ func (m *model) arm(c *tracked, late bool) error {
 	m.event(kindStart, c, c.view.Name+what+how)
 	m.observed[c.id] = c
 	return nil
+}
+
+// wasHeld tells whether an earlier agent supervised this container, by the record.
+func (m *model) wasHeld(c *tracked) bool {
+	r, ok := m.records[c.key]
+	return ok && r.PID == c.view.PID && r.Started == startOf(r.PID)
 }
 
 // armHeld observes a container whose calls are held, until it has booted: that is when its boot-only calls end. One that

@@ -29,6 +29,9 @@ func (m *model) surveyed(seen map[key]glance) {
 
 func (m *model) learned(c *tracked, g glance) {
 	before, after := c.view, observedView(c.view, g.lesson)
+	if c.held != nil {
+		after.Phase = before.Phase // the kernel's marks say, which held calls are answered by
+	}
 	calls := serviceCalls(g.lesson.Policy)
 	for _, n := range changes(before, after, newCalls(c.calls, calls)) {
 		m.event(n.kind, c, n.text)
