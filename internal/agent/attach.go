@@ -44,7 +44,8 @@ type site struct {
 	view    api.Container
 	request inject.Request
 	orders  *ward.Orders
-	held    bool // some listener of it is read
+	held    bool // its calls are held
+	deaf    bool // they are, and nobody reads its listeners: they were lost
 }
 
 // Attach to a running container.
@@ -63,7 +64,7 @@ func (a *Agent) Attach(ctx context.Context, by api.Peer, r api.AttachRequest) (a
 	if s.request.Program, err = filter.Compile(rules); err != nil {
 		return api.AttachResult{}, err
 	}
-	s.request.Listener, s.request.Skip = true, true
+	s.request.Listener, s.request.Skip = true, !s.deaf
 	out := api.AttachResult{Container: s.view.Name, Workload: s.view.WorkloadName, DryRun: r.DryRun, Mode: r.Mode}
 	out.Open, out.Held = openAndHeld(s.orders, policy.Run)
 	if p := s.orders.Policy; !p.Complete {
@@ -94,6 +95,7 @@ func (a *Agent) siteOf(ctx context.Context, ref string, pid int) (s site, err er
 			return err
 		}
 		s.c, s.view, s.held = c, c.view, c.held != nil
+		s.deaf = c.held == nil && m.wasHeld(c) || c.held != nil && c.held.supervisor.Listeners(c.held.handle) == 0
 		return nil
 	})
 	if err != nil {
@@ -331,15 +333,16 @@ func (m *model) follow(c *tracked) (err error) {
 	return m.agent.Observer.SetStage(c.id, observe.StageRun)
 }
 
-// bringUnder attaches to a container whose mode says that its calls are to be held.
-func (m *model) bringUnder(c *tracked) {
+// bringUnder attaches to a container whose mode says that its calls are to be held; again, where the listeners of a filter that
+// it has are lost.
+func (m *model) bringUnder(c *tracked, again bool) {
 	if m.agent.Supervising == nil || c.attaching || c.view.PID == 0 {
 		return
 	}
 	c.attaching = true
 	view := c.view
 	m.agent.start(func() {
-		out, err := m.agent.attachTo(context.Background(), c, view)
+		out, err := m.agent.attachTo(context.Background(), c, view, again)
 		_ = m.agent.ask(context.Background(), func(m *model) error {
 			c.attaching = false
 			switch {
@@ -354,7 +357,7 @@ func (m *model) bringUnder(c *tracked) {
 	})
 }
 
-func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container) (out api.AttachResult, err error) {
+func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container, again bool) (out api.AttachResult, err error) {
 	s := site{c: c, view: view, held: false}
 	if s.orders, err = a.loadOrders(ctx, view.WorkloadID); err != nil {
 		return out, err
@@ -362,7 +365,7 @@ func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container) (o
 	if s.request, err = requestFor(view); err != nil {
 		return out, err
 	}
-	s.request.Listener, s.request.Skip = true, true
+	s.request.Listener, s.request.Skip = true, !again
 	if s.request.Program, err = a.programFor(ctx, s); err != nil {
 		return out, err
 	}

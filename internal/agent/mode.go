@@ -130,7 +130,7 @@ func (m *model) applyMode(c *tracked) {
 	}
 	switch m.modeFor(c) {
 	case api.ModeShadow, api.ModeEnforce:
-		m.bringUnder(c)
+		m.bringUnder(c, false)
 	}
 }
 

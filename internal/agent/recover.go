@@ -15,8 +15,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/store"
 )
 
-// settleIn is how long after its start an agent waits for listeners and for its engines before it compares the record with
-// what it has.
+// settleIn is how long after its start an agent waits at most for a holder before it compares the record with what it has,
+// and how long a container has been supervised before its filters are looked at.
 const settleIn = 5 * time.Second
 
 // readRecords of the containers that an earlier agent supervised.
@@ -36,7 +36,12 @@ func (m *model) readRecords(ctx context.Context) error {
 // reconcile the record with the kernel after a start: what ended is put down, and a container whose listeners died with
 // its holder gets a new filter with a new one, which takes over.
 func (a *Agent) reconcile(ctx context.Context) {
-	wait(ctx, settleIn)
+	for began := a.Now(); a.Now().Sub(began) < settleIn && ctx.Err() == nil; wait(ctx, 50*time.Millisecond) {
+		ready := false
+		if a.ask(ctx, func(m *model) error { ready = m.hadHolder; return nil }) != nil || ready {
+			break
+		}
+	}
 	records, err := a.Store.Supervised(ctx)
 	if err != nil {
 		a.Log.Error("read what is supervised", "err", err)
@@ -59,11 +64,11 @@ func (a *Agent) reconcile(ctx context.Context) {
 func (a *Agent) reconcileOne(ctx context.Context, k key, r store.Supervised) {
 	alive := r.Boot == bootID() && r.PID > 0 && startOf(r.PID) == r.Started && r.Started != 0
 	var held bool
-	var c *tracked
 	err := a.ask(ctx, func(m *model) error {
-		if c = m.containers[k]; c != nil && !c.gone && c.held != nil {
-			held = c.held.supervisor.Listeners(c.held.handle) > 0
-			alive = true
+		held = len(m.strangers[r.ID]) > 0 // they are introduced in a moment
+		if c := m.containers[k]; c != nil && !c.gone {
+			held = held || len(c.waiting) > 0 || c.held != nil && c.held.supervisor.Listeners(c.held.handle) > 0
+			alive = alive || c.held != nil
 		}
 		return nil
 	})
@@ -98,7 +103,8 @@ func (a *Agent) recover(ctx context.Context, k key, r store.Supervised) {
 		if c := m.containers[k]; c != nil {
 			m.event(kindProblem, c, fmt.Sprintf("the listeners of %s died with the holder: what it asked for was refused with ENOSYS; "+
 				"a new filter takes over", c.view.Name))
-			m.bringUnder(c)
+			delete(m.records, k)
+			m.bringUnder(c, true)
 		}
 		return nil
 	})

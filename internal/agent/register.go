@@ -111,11 +111,11 @@ func (m *model) take(c *tracked) {
 	for _, k := range strangers {
 		m.adopt(k)
 	}
-	if ours || len(strangers) > 0 || c.view.Mode == api.Enforced {
-		return
+	if ours || len(strangers) > 0 || c.view.Mode == api.Enforced || m.wasHeld(c) {
+		return // what was held before is reconciled as soon as the holder has told what it keeps
 	}
 	if mode := m.modeFor(c); mode == api.ModeShadow || mode == api.ModeEnforce {
-		m.bringUnder(c) // it was started without us, or before its workload had settled
+		m.bringUnder(c, false) // it was started without us, or before its workload had settled
 	}
 }
 
