@@ -46,6 +46,10 @@ func newAsked(t *testing.T) *asked {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	// Rootless containers hand over as their user.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	a := &asked{socket: filepath.Join(dir, "sock"), listenerPath: filepath.Join(dir, "seccomp")}
 	if a.supervisor, err = supervise.New(slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
 		t.Fatal(err)
@@ -53,6 +57,9 @@ func newAsked(t *testing.T) *asked {
 	ctx, cancel := context.WithCancel(context.Background())
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: a.listenerPath, Net: "unix"})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(a.listenerPath, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	var done sync.WaitGroup
@@ -123,6 +130,9 @@ func (a *asked) answer(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("unix", a.socket)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(a.socket, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	a.calls.Store(0)

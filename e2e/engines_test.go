@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -25,8 +26,9 @@ import (
 type starter struct {
 	name, engine string
 	image        string // what the agent calls it
-	start        func(t *testing.T, name string) error
-	remove       func(t *testing.T, name string)
+	// start one; off is by the label or the annotation that says so.
+	start  func(t *testing.T, name string, off bool) error
+	remove func(t *testing.T, name string)
 }
 
 // wrapper is a name under which whittle is an OCI runtime, for an agent's socket.
@@ -63,6 +65,15 @@ func markedArchive(t *testing.T) string {
 	return bedtest.Archive(t, config, markedFiles(t))
 }
 
+// runFlags of podman and docker.
+func runFlags(name string, off bool, how string) []string {
+	args := []string{"run", "--detach", "--network", "none", "--name", name}
+	if off {
+		args = append(args, how, oci.ModeKey+"="+oci.ModeOff)
+	}
+	return append(args, lanesImage)
+}
+
 // podmanStarter has the hooks that `whittle install` writes.
 func podmanStarter(t *testing.T, socket, runtime string) starter {
 	t.Helper()
@@ -77,11 +88,42 @@ func podmanStarter(t *testing.T, socket, runtime string) starter {
 	}
 	return starter{
 		name: "podman with " + runtime, engine: "podman", image: lanesImage,
-		start: func(t *testing.T, name string) error {
-			_, err := e.Run(t.Context(), "run", "--detach", "--network", "none", "--name", name, lanesImage)
+		start: func(t *testing.T, name string, off bool) error {
+			_, err := e.Run(t.Context(), runFlags(name, off, "--annotation")...)
 			return err
 		},
 		remove: func(t *testing.T, name string) { bedtest.Podman(t, e, "rm", "--force", "--time", "0", name) },
+	}
+}
+
+// rootlessStarter is a user's Podman.
+func rootlessStarter(t *testing.T, socket string) starter {
+	t.Helper()
+	testenv.NeedPodman(t)
+	testenv.NeedRuntime(t, "runc")
+	testenv.NeedTool(t, "newuidmap", "newgidmap", "unshare", "nsenter", "setpriv")
+	u := newUser(t)
+	text, err := os.ReadFile(markedArchive(t))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(u.dir, "image.tar"), text, 0o644)
+	}
+	for name, text := range oci.HookConfig(binary(t), socket) {
+		err = errors.Join(err, os.WriteFile(filepath.Join(u.dir, "hooks.d", name), text, 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.podman(t, "load", "--quiet", "--input", filepath.Join(u.dir, "image.tar"))
+	return starter{
+		name: "rootless podman", engine: "podman", image: lanesImage,
+		start: func(t *testing.T, name string, off bool) error {
+			args := append([]string{"--runtime", "runc"}, runFlags(name, off, "--annotation")...)
+			if out, err := u.command("--groups="+strconv.Itoa(u.group), args...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		},
+		remove: func(t *testing.T, name string) { u.podman(t, "rm", "--force", "--time", "0", name) },
 	}
 }
 
@@ -101,8 +143,8 @@ func dockerStarter(t *testing.T, socket string) starter {
 	run(t, "load", "--quiet", "--input", markedArchive(t))
 	return starter{
 		name: "docker", engine: "docker", image: lanesImage,
-		start: func(t *testing.T, name string) error {
-			_, err := bed.Run(t.Context(), "run", "--detach", "--network", "none", "--name", name, lanesImage)
+		start: func(t *testing.T, name string, off bool) error {
+			_, err := bed.Run(t.Context(), runFlags(name, off, "--label")...)
 			return err
 		},
 		remove: func(t *testing.T, name string) { run(t, "rm", "--force", name) },
@@ -119,8 +161,12 @@ func containerdStarter(t *testing.T, socket string) starter {
 	runc := wrapper(t, socket, "runc")
 	return starter{
 		name: "containerd", engine: "oci", image: "service",
-		start: func(t *testing.T, name string) error {
-			_, err := bed.Ctr(t.Context(), append(bed.RunArgs(name), "--detach", "--runc-binary", runc, lanesImage, name)...)
+		start: func(t *testing.T, name string, off bool) error {
+			args := append(bed.RunArgs(name), "--detach", "--runc-binary", runc)
+			if off {
+				args = append(args, "--annotation", oci.ModeKey+"="+oci.ModeOff)
+			}
+			_, err := bed.Ctr(t.Context(), append(args, lanesImage, name)...)
 			return err
 		},
 		remove: func(t *testing.T, name string) {
@@ -154,10 +200,13 @@ exec "$0" "$@" </dev/null >/dev/null`
 	}
 	return starter{
 		name: "a bundle of " + runtime, engine: "oci", image: "service",
-		start: func(t *testing.T, name string) error {
+		start: func(t *testing.T, name string, off bool) error {
 			b := newBundle(t, nil, markedFiles(t), func(s *specs.Spec) {
 				s.Process.Args = []string{"/service"}
 				s.Linux.CgroupsPath = "/" + name
+				if off {
+					s.Annotations = map[string]string{oci.ModeKey: oci.ModeOff}
+				}
 			})
 			return command("run", "--detach", "--bundle", b.dir, name)
 		},
@@ -191,7 +240,7 @@ func TestEnginesLearn(t *testing.T) {
 	d := startAgent(t, "--podman", "")
 	starters(t, d.socket, func(t *testing.T, s starter) {
 		d, name := d.as(t), containerID(strings.ReplaceAll(s.name, " ", "-"))
-		if err := s.start(t, name); err != nil {
+		if err := s.start(t, name, false); err != nil {
 			t.Fatal(err)
 		}
 		c := d.container(name, "sleeps", func(c api.Container) bool { return c.Distinct == 2 })
@@ -216,10 +265,10 @@ func TestEnginesLearn(t *testing.T) {
 func TestEnginesHandOver(t *testing.T) {
 	testenv.NeedRoot(t)
 	a := newAsked(t)
-	starters(t, a.socket, func(t *testing.T, s starter) {
+	handsOver := func(t *testing.T, s starter) {
 		name := containerID(strings.ReplaceAll(s.name, " ", "-") + "-held")
 		a.answer(t)
-		if err := s.start(t, name); err != nil {
+		if err := s.start(t, name, false); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "its first call was held", func() (bool, string) { held := a.held(); return held == 1, fmt.Sprint(held) })
@@ -231,10 +280,19 @@ func TestEnginesHandOver(t *testing.T) {
 			t.Errorf("the runtime is %+v %s", p.Runtime, p.RuntimeDigest)
 		}
 		s.remove(t, name)
+		if err := s.start(t, name+"-off", true); err != nil {
+			t.Errorf("when it is to be left alone: %v", err)
+		}
+		if p := a.last(); p.Container.Name != name {
+			t.Errorf("the agent was asked about %+v", p.Container)
+		}
+		s.remove(t, name+"-off")
 		a.hangUp(t)
-		if err := s.start(t, name+"-alone"); err != nil {
+		if err := s.start(t, name+"-alone", false); err != nil {
 			t.Errorf("without an agent: %v", err)
 		}
 		s.remove(t, name+"-alone")
-	})
+	}
+	starters(t, a.socket, handsOver)
+	t.Run("rootless podman", func(t *testing.T) { handsOver(t, rootlessStarter(t, a.socket)) })
 }
