@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -59,8 +60,9 @@ func (a *agentProcess) command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, a.whittle, append([]string{"--socket", a.socket, "--state", a.state}, args...)...)
 }
 
-// stop it as an init system does.
-func (a *agentProcess) stop() error {
+// stop it as an init system does, and the holder of its listeners after it.
+func (a *agentProcess) stop() (err error) {
+	defer func() { err = errors.Join(err, a.endHolder()) }()
 	a.client.Close()
 	a.cmd.Process.Signal(unix.SIGTERM)
 	late := time.AfterFunc(15*time.Second, func() { a.cmd.Process.Kill() })
@@ -71,6 +73,35 @@ func (a *agentProcess) stop() error {
 	return nil
 }
 
+// holder is the process that the agent has started to keep its listeners; it is nobody's child. 0 if there is none.
+func (a *agentProcess) holder() int {
+	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range names {
+		text, _ := os.ReadFile(name) // it may be gone
+		words := strings.Split(string(text), "\x00")
+		if len(words) > 1 && words[1] == "holder" && slices.Contains(words, filepath.Join(filepath.Dir(a.socket), "holder.sock")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			return pid
+		}
+	}
+	return 0
+}
+
+// endHolder now: it would stay for a while, for the next agent.
+func (a *agentProcess) endHolder() error {
+	pid := a.holder()
+	if pid == 0 {
+		return nil
+	}
+	for range 250 {
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			return nil // it is gone
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("the holder %d does not end", pid)
+}
+
 // usage of the agent now.
 type usage struct {
 	resident, anonymous, peak int // kB
@@ -78,8 +109,10 @@ type usage struct {
 	maps                      int // kB of kernel memory, of its BPF maps
 }
 
-func (a *agentProcess) usage() (u usage, err error) {
-	dir := fmt.Sprintf("/proc/%d", a.cmd.Process.Pid)
+func (a *agentProcess) usage() (u usage, err error) { return usageOf(a.cmd.Process.Pid) }
+
+func usageOf(pid int) (u usage, err error) {
+	dir := fmt.Sprintf("/proc/%d", pid)
 	status, err := os.ReadFile(dir + "/status")
 	if err != nil {
 		return u, fmt.Errorf("read what the agent uses: %w", err)

@@ -32,10 +32,13 @@ type bench struct {
 	whittle string // the binary
 	groups  *groups
 	report  report
+	quick   bool
+	bed     *supervisedBed // nil until a section needs it
 }
 
 type options struct {
 	markdown, whittle, only string
+	quick                   bool
 }
 
 // sections in the order in which they run.
@@ -47,12 +50,29 @@ var sections = []struct {
 	{"attach", (*bench).attach},
 	{"redis", (*bench).redis},
 	{"memory", (*bench).memory},
+	{"supervised", (*bench).supervisedSteady},
+	{"held", (*bench).heldCost},
+	{"boot", (*bench).supervisedBoot},
+}
+
+func sectionNames() string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// commands are what this program is when it is started by itself, inside of what is measured.
+var commands = map[string]func() error{
+	loopCommand: func() error { return loop(os.Args[2]) },
+	heldCommand: timeCalls,
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == loopCommand {
-		if err := loop(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "loop:", err)
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
+		if err := commands[os.Args[1]](); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
 			os.Exit(1)
 		}
 		return
@@ -60,7 +80,8 @@ func main() {
 	var o options
 	flag.StringVar(&o.markdown, "markdown", "", "also write the report to `FILE`")
 	flag.StringVar(&o.whittle, "whittle", "bin/whittle", "the binary to measure; built if it is missing")
-	flag.StringVar(&o.only, "only", "", "only these `SECTIONS`: calls, attach, redis, memory")
+	flag.StringVar(&o.only, "only", "", "only these `SECTIONS`: "+sectionNames())
+	flag.BoolVar(&o.quick, "quick", false, "few rounds: does it work, not how fast is it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	err := run(ctx, o)
@@ -86,19 +107,24 @@ func run(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("there is no section %q", name)
 		}
 	}
-	b := &bench{}
+	b := &bench{quick: o.quick}
 	// Not below TMPDIR by its full name: a socket's path has 107 bytes at most.
 	if b.dir, err = os.MkdirTemp("", "wbench"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if b.whittle, err = binary(ctx, o.whittle, b.dir); err != nil {
+	if b.whittle, err = builtOrNamed(ctx, o.whittle, b.dir); err != nil {
 		return err
 	}
 	if b.groups, err = newGroups(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.groups.close()) }()
+	defer func() {
+		if b.bed != nil {
+			err = errors.Join(err, b.bed.close())
+		}
+	}()
 	start := time.Now()
 	b.report.machine = describeMachine()
 	for _, s := range sections {
@@ -119,19 +145,32 @@ func run(ctx context.Context, o options) (err error) {
 	return os.WriteFile(o.markdown, []byte(b.report.markdown()), 0o644)
 }
 
-// binary to measure, as an absolute path.
-func binary(ctx context.Context, name, dir string) (string, error) {
+// builtOrNamed is the binary to measure, as an absolute path.
+func builtOrNamed(ctx context.Context, name, dir string) (string, error) {
 	if _, err := os.Stat(name); err == nil {
 		return filepath.Abs(name)
 	}
 	name = filepath.Join(dir, "whittle")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", name, "./cmd/whittle")
+	return name, build(ctx, name, "./cmd/whittle")
+}
+
+// build a static program.
+func build(ctx context.Context, name, from string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", name, from)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build whittle: %w", err)
+		return fmt.Errorf("build %s: %w", from, err)
 	}
-	return name, nil
+	return nil
+}
+
+// rounds of a section, or few.
+func (b *bench) rounds(n int) int {
+	if b.quick {
+		return max(1, n/5)
+	}
+	return n
 }
 
 // say what goes on, to whoever waits.
