@@ -4,9 +4,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
@@ -81,4 +91,143 @@ func assemble(code *bytes.Buffer, abi syscalls.ABI, nr uint32, args [3]uint32) {
 func native() syscalls.ABI {
 	abi, _ := syscalls.Native(runtime.GOARCH)
 	return abi
+}
+
+// attackService from inside the services themselves, while they serve.
+func (d *demo) attackService(ctx context.Context) error {
+	d.say("Somebody has taken over the running services")
+	fmt.Fprintln(d.out, "None of them has a hole that a demo could use. A debugger stands in for the exploit: the process itself makes the call.")
+	targets, end, err := d.targets(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	all, err := d.probe(targets)
+	if err != nil {
+		return err
+	}
+	for i, through := range all {
+		for call := range mustLose {
+			if through[call] {
+				return fmt.Errorf("%s can still call %s", targets[i].name, call)
+			}
+		}
+	}
+	if err := d.execInRedis(targets[0].pid); err != nil {
+		return err
+	}
+	if err := d.programOfPostgres(ctx); err != nil {
+		return err
+	}
+	if err := d.inJournal(ctx, "redis", []string{"execve", "bind", "setuid"}); err != nil {
+		return err
+	}
+	return d.show(ctx, "status", "redis")
+}
+
+// targets are the processes that face the network. end lets go of what keeps one of them.
+func (d *demo) targets(ctx context.Context) (all []target, end func(), err error) {
+	var first [3]int
+	for i, s := range d.services {
+		if first[i], err = d.pidOf(ctx, s.name); err != nil {
+			return nil, nil, err
+		}
+	}
+	worker, err := childOf(first[1], "worker process")
+	if err != nil {
+		return nil, nil, err
+	}
+	// A session of its own: those of the load end every second.
+	ctx, cancel := context.WithCancel(ctx)
+	session := command(ctx, filepath.Join(filepath.Dir(d.services[2].config.Entrypoint[0]), "psql"), "-X", "-q", "-h", "127.0.0.1",
+		"-p", d.services[2].port, "-U", "postgres", "template1")
+	input, err := session.StdinPipe()
+	if err == nil {
+		err = session.Start()
+	}
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	end = func() { input.Close(); session.Wait(); cancel() }
+	var backend int
+	err = until(ctx, 10*time.Second, "a session of PostgreSQL waits for a query", func() bool {
+		backend, err = childOf(first[2], " template1 127.0.0.1")
+		return err == nil
+	})
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	return []target{{"redis-server", first[0]}, {"nginx worker", worker}, {"postgres session", backend}}, end,
+		sleep(ctx, 500*time.Millisecond)
+}
+
+// execInRedis is an execve that would succeed: the program is in the image.
+func (d *demo) execInRedis(pid int) error {
+	nr, _ := syscalls.Number(native(), "execve")
+	was, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return err
+	}
+	result, err := callIn(pid, nr, [6]uint64{}, "/usr/bin/attack")
+	if err != nil {
+		return err
+	}
+	is, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil || is != was || result >= 0 {
+		return fmt.Errorf("redis-server executed a program: it is %s now, %w", is, err)
+	}
+	fmt.Fprintf(d.out, "redis-server[%d]: execve(\"/usr/bin/attack\") = %s; it goes on serving\n", pid, unix.ErrnoName(unix.Errno(-result)))
+	return nil
+}
+
+// programOfPostgres is what everybody tries who has a superuser's password: no debugger is needed here.
+func (d *demo) programOfPostgres(ctx context.Context) error {
+	const query = "copy (select 1) to program '/usr/bin/attack'"
+	fmt.Fprintf(d.out, "postgres=# %s\n", query)
+	_, err := d.services[2].psql(ctx, query)
+	if err == nil {
+		return errors.New("PostgreSQL executed a program")
+	}
+	_, said, ok := strings.Cut(err.Error(), "ERROR:")
+	if !ok {
+		return err
+	}
+	fmt.Fprintf(d.out, "ERROR:%s\n", said)
+	return nil
+}
+
+// inJournal waits until refusals of these calls are in it.
+func (d *demo) inJournal(ctx context.Context, container string, calls []string) error {
+	var missing []string
+	err := until(ctx, 10*time.Second, "every attempt is in the journal", func() bool {
+		events, err := d.refused(ctx, container)
+		missing = slices.Clone(calls)
+		for _, e := range events {
+			missing = slices.DeleteFunc(missing, func(call string) bool { return call == e.Call })
+		}
+		return err == nil && len(missing) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("%w; not there: %v", err, missing)
+	}
+	return nil
+}
+
+// attackExec from a program that somebody starts in the container.
+func (d *demo) attackExec(ctx context.Context) error {
+	d.say("Somebody starts a program in the container: podman exec redis attack")
+	var calls []string
+	for _, a := range attempts {
+		fmt.Fprintf(d.out, "  tries %-15s %s\n", a.call, a.why)
+		calls = append(calls, a.call)
+	}
+	if _, err := d.podman(ctx, "exec", "redis", "/usr/bin/attack"); err != nil {
+		return err
+	}
+	if err := d.inJournal(ctx, "redis", calls); err != nil {
+		return err
+	}
+	return d.show(ctx, "event", "list", "--kind", "refused", "--limit", strconv.Itoa(len(calls)))
 }

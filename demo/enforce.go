@@ -4,137 +4,188 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
 )
 
-const rounds = 5
+// serveFor is how long the services are under load and under enforcement before they are attacked.
+const serveFor = 8 * time.Second
 
-// enforce what was learned, and compare with the engine's default profile.
-func (d *demo) enforce(ctx context.Context) error {
-	d.say("The same image again, under what was learned")
-	profile, err := d.cli(ctx, true, "policy", "export", "redis", "--format", "oci")
-	if err != nil {
+// attach to a Redis that was started without Whittle and serves.
+func (d *demo) attach(ctx context.Context) error {
+	d.say("A Redis that nobody announced runs already and serves: it gets the filter while it does")
+	redis := d.services[0]
+	if err := d.start(ctx, redis, "old", false); err != nil {
 		return err
 	}
-	if err := os.WriteFile(d.path("redis.json"), []byte(profile), 0o644); err != nil {
-		return err
-	}
-	fmt.Fprintln(d.out, "$ podman run --security-opt seccomp=redis.json …")
-	enforced, err := d.start(ctx, "enforced", true, "--security-opt", "seccomp="+d.path("redis.json"))
-	if err != nil {
-		return err
-	}
-	// The one to compare with is nobody's business: it is started without the hooks.
-	standard, err := d.start(ctx, "default", false)
-	if err != nil {
-		return err
-	}
-	var under, against []float64
-	for range rounds { // in turn, so that a machine that changes its speed changes it for both
-		for _, side := range []struct {
-			port string
-			into *[]float64
-		}{{enforced, &under}, {standard, &against}} {
-			rate, err := throughput(ctx, side.port)
-			if err != nil {
-				return err
-			}
-			*side.into = append(*side.into, rate)
-		}
-	}
-	a, b := median(under), median(against)
-	fmt.Fprintf(d.out, "redis-benchmark SET, median of %d rounds in turn: %.0f requests/s under the policy, %.0f under the default: ratio %.2f\n",
-		rounds, a, b, a/b)
-	if _, err := d.env.Run(ctx, "rm", "-f", "default"); err != nil {
-		return err
-	}
-	refused, err := d.refused(ctx)
-	if err != nil {
-		return err
-	}
-	if len(refused) > 0 {
-		return fmt.Errorf("the service was refused %d calls: %v", len(refused), refused)
-	}
-	fmt.Fprintln(d.out, "refused: nothing")
-	return nil
-}
-
-// throughput of SET in requests a second.
-func throughput(ctx context.Context, port string) (float64, error) {
-	out, err := command(ctx, "redis-benchmark", "-p", port, "--csv", "-t", "set", "-n", "60000", "-c", "20").Output()
-	if err != nil {
-		return 0, fmt.Errorf("redis-benchmark: %w", err)
-	}
-	rows, err := csv.NewReader(strings.NewReader(string(out))).ReadAll()
-	if err != nil || len(rows) != 2 || len(rows[1]) < 2 {
-		return 0, errors.Join(fmt.Errorf("redis-benchmark printed %q", out), err)
-	}
-	return strconv.ParseFloat(rows[1][1], 64)
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-// refused are the calls in the journal that a filter answered, one for each event.
-func (d *demo) refused(ctx context.Context) (calls []string, err error) {
-	events, err := d.client.Events(ctx, api.EventQuery{Kind: "refused", Limit: 1000})
-	for _, e := range events {
-		calls = append(calls, e.Call)
-	}
-	return calls, err
-}
-
-// attack from inside: what somebody who got in would try.
-func (d *demo) attack(ctx context.Context) error {
-	d.say("Somebody got in: podman exec enforced attack")
-	for _, a := range attempts {
-		fmt.Fprintf(d.out, "  tries %-15s %s\n", a.call, a.why)
-	}
-	if _, err := d.env.Run(ctx, "exec", "enforced", "/usr/bin/attack"); err != nil {
-		return err
-	}
-	var missing []string
-	err := until(ctx, 10*time.Second, "every attempt is in the journal", func() bool {
-		refused, err := d.refused(ctx)
-		missing = nil
-		for _, a := range attempts {
-			if !slices.Contains(refused, a.call) {
-				missing = append(missing, a.call)
-			}
-		}
-		return err == nil && len(missing) == 0
+	redis.startLoad(ctx)
+	err := until(ctx, 20*time.Second, "the agent has found the container through Podman's socket", func() bool {
+		s, err := d.client.Status(ctx)
+		_, found := containerOf(s, "old")
+		return err == nil && found
 	})
 	if err != nil {
-		return fmt.Errorf("%w; not refused: %v", err, missing)
+		return err
 	}
-	events, err := d.cli(ctx, true, "event", "list", "--kind", "refused")
-	fmt.Fprint(d.out, events)
-	return err
-}
-
-// report what the policy takes away.
-func (d *demo) report(ctx context.Context) error {
-	d.say("What was learned")
-	shown, err := d.cli(ctx, true, "policy", "show", "redis")
+	pid, err := d.pidOf(ctx, "old")
 	if err != nil {
 		return err
 	}
-	// The head and the summary; the table of calls in between is long.
-	head, rest, _ := strings.Cut(shown, "\n\n")
-	fmt.Fprintln(d.out, head)
-	if i := strings.LastIndex(rest, "\n\n"); i >= 0 {
-		fmt.Fprint(d.out, "  …\n", rest[i+2:])
+	before, err := reached(pid)
+	if err != nil {
+		return err
+	}
+	if !before["execve"] || !before["bind"] {
+		return fmt.Errorf("without a filter of Whittle's execve and bind do not come through: %v", before)
+	}
+	if err := d.show(ctx, "attach", "old", "--mode", "enforce"); err != nil {
+		return err
+	}
+	if err := sleep(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	fmt.Fprintln(d.out, "What the running server itself can still call (a debugger makes it; an intruder's code would):")
+	after, err := d.probe([]target{{"now", pid}})
+	if err != nil {
+		return err
+	}
+	if after[0]["execve"] || after[0]["bind"] {
+		return fmt.Errorf("attached, and execve or bind come through: %v", after)
+	}
+	redis.stopLoad()
+	n, err := redis.load.count()
+	if err != nil || n == 0 {
+		return fmt.Errorf("the load during the attach: %d requests: %w", n, err)
+	}
+	fmt.Fprintf(d.out, "redis-benchmark meanwhile: %d requests, no error\n", n)
+	return d.remove(ctx, "old")
+}
+
+// enforce what was learned, from the start of the containers on.
+func (d *demo) enforce(ctx context.Context) error {
+	d.say("All three again, with load from the first moment, and enforced")
+	for _, s := range d.services {
+		if _, err := d.cli(ctx, "policy", "mode", s.name, "enforce", "--why", "the demo"); err != nil {
+			return err
+		}
+		fmt.Fprintf(d.out, "$ whittle policy mode %s enforce\n$ podman run … %s\n", s.name, s.image())
+		if err := d.start(ctx, s, s.name, true); err != nil {
+			return err
+		}
+		s.startLoad(ctx)
+	}
+	err := until(ctx, 40*time.Second, "all three have booted", func() bool {
+		s, err := d.client.Status(ctx)
+		for _, service := range d.services {
+			c, ok := containerOf(s, service.name)
+			if err != nil || !ok || c.Supervision == nil || c.Supervision.Phase.String() != "run" {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.show(ctx, "event", "list", "--kind", "phase"); err != nil {
+		return err
+	}
+	if err := sleep(ctx, serveFor/2); err != nil {
+		return err
+	}
+	if _, err := d.podman(ctx, "exec", "nginx", "nginx", "-s", "reload"); err != nil {
+		return err
+	}
+	if err := sleep(ctx, serveFor/2); err != nil {
+		return err
+	}
+	if err := d.show(ctx, "status"); err != nil {
+		return err
+	}
+	for _, s := range d.services {
+		n, err := s.load.count()
+		if err != nil || n == 0 {
+			return fmt.Errorf("the load on %s under enforcement: %d requests: %w", s.name, n, err)
+		}
+		fmt.Fprintf(d.out, "%s has answered %d requests under enforcement, with no error\n", s.name, n)
 	}
 	return nil
+}
+
+// refused are the events of refused calls.
+func (d *demo) refused(ctx context.Context, container string) (events []api.Event, err error) {
+	all, err := d.client.Events(ctx, api.EventQuery{Kind: "refused", Limit: 1000})
+	for _, e := range all {
+		if strings.HasPrefix(e.Text, container+":") {
+			events = append(events, e)
+		}
+	}
+	return events, err
+}
+
+// end stops the services under enforcement, and looks at their data with the next ones.
+func (d *demo) end(ctx context.Context) error {
+	d.say("SIGTERM, while enforced, and a look at the data afterwards")
+	redis, postgres := d.services[0], d.services[2]
+	if err := d.endLoad(); err != nil {
+		return err
+	}
+	if _, err := redis.cli(ctx, "set", "last", "words"); err != nil {
+		return err
+	}
+	read := func() (text string, err error) {
+		keys, err := redis.cli(ctx, "dbsize")
+		if err != nil {
+			return "", err
+		}
+		last, err := redis.cli(ctx, "get", "last")
+		if err != nil {
+			return "", err
+		}
+		rows, err := postgres.psql(ctx, "select count(*) from pgbench_history")
+		return fmt.Sprintf("redis has %s keys and %q, postgres %s transactions", keys, last, rows), err
+	}
+	before, err := read()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "before:    %s\n$ podman stop redis nginx postgres\n", before)
+	for _, s := range d.services {
+		if err := d.remove(ctx, s.name); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out, "each ended with status 0\n$ podman run …")
+	for _, s := range []*service{redis, postgres} {
+		if err := d.start(ctx, s, s.name, true); err != nil {
+			return err
+		}
+	}
+	after, err := read()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "restarted: %s\n", after)
+	if before != after {
+		return fmt.Errorf("data was lost")
+	}
+	problems, err := d.client.Events(ctx, api.EventQuery{Kind: "problem", Limit: 100})
+	if err != nil || len(problems) > 0 {
+		return fmt.Errorf("the agent had problems: %v: %w", slices.Collect(texts(problems)), err)
+	}
+	return nil
+}
+
+func texts(events []api.Event) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, e := range events {
+			if !yield(e.Text) {
+				return
+			}
+		}
+	}
 }

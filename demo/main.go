@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows Whittle's main job on a real container: an unmodified Redis is learned while it serves, enforced, loaded
-// again, and attacked from inside. It leaves nothing behind.
+// Command demo shows Whittle's main job on real containers: unmodified Redis, nginx and PostgreSQL are learned while they serve,
+// and enforced while they serve, without a restart when booting ends. Then they are attacked from inside. What it says it
+// checks; it leaves nothing behind.
 package main
 
 import (
@@ -44,18 +45,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "whittle: error:", err)
 		os.Exit(1)
 	}
-	fmt.Printf("\n── Done in %.0f s; nothing is left behind. Next, for your own containers:\n%s\n", time.Since(began).Seconds(),
-		"sudo bin/whittle agent --hooks-dir /etc/containers/oci/hooks.d")
+	fmt.Printf("\n── Done in %.0f s; nothing is left behind. Next, for your own containers:\n%s\n%s\n", time.Since(began).Seconds(),
+		"sudo bin/whittle install --engine podman", "sudo bin/whittle agent --mode auto")
 }
 
 // demo is the private Podman, the agent and what they work on, all below one directory.
 type demo struct {
-	dir     string
-	whittle string
-	env     *testbed.Env
-	agent   *exec.Cmd
-	client  *api.Client
-	out     io.Writer
+	dir      string
+	whittle  string
+	env      *testbed.Env
+	agent    *exec.Cmd
+	client   *api.Client
+	out      io.Writer
+	services []*service
 }
 
 func run(ctx context.Context, whittle string) (err error) {
@@ -76,7 +78,8 @@ func run(ctx context.Context, whittle string) (err error) {
 			err = fmt.Errorf("%v; clean up %s: %w", err, dir, failed)
 		}
 	}()
-	for _, step := range []func(context.Context) error{d.prepare, d.learn, d.enforce, d.attack, d.report} {
+	steps := []func(context.Context) error{d.prepare, d.learn, d.report, d.attach, d.enforce, d.attackService, d.attackExec, d.end}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -100,24 +103,44 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// cli runs whittle against the demo's agent, showing the command as a user would type it, and returns what it printed.
-func (d *demo) cli(ctx context.Context, show bool, args ...string) (string, error) {
-	if show {
-		fmt.Fprintf(d.out, "$ whittle %s\n", strings.Join(args, " "))
-	}
-	cmd := command(ctx, d.whittle, append([]string{"--socket", d.path("whittle.sock"), "--state", d.path("state")}, args...)...)
+// output of a command, with what it said of an error in the error.
+func output(ctx context.Context, name string, args ...string) (string, error) {
 	var stderr strings.Builder
+	cmd := command(ctx, name, args...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("whittle %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(append([]string{filepath.Base(name)}, args...), " "), err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return string(out), nil
+}
+
+// cli runs whittle against the demo's agent and returns what it printed.
+func (d *demo) cli(ctx context.Context, args ...string) (string, error) {
+	return output(ctx, d.whittle, append([]string{"--socket", d.path("whittle.sock"), "--state", d.path("state")}, args...)...)
+}
+
+// show a command as a user would type it, and what it prints.
+func (d *demo) show(ctx context.Context, args ...string) error {
+	fmt.Fprintf(d.out, "$ whittle %s\n", strings.Join(args, " "))
+	text, err := d.cli(ctx, args...)
+	fmt.Fprint(d.out, text)
+	return err
+}
+
+// podman shows a command of Podman's and runs it.
+func (d *demo) podman(ctx context.Context, args ...string) (string, error) {
+	fmt.Fprintf(d.out, "$ podman %s\n", strings.Join(args, " "))
+	return d.env.Run(ctx, args...)
 }
 
 // clean ends everything that the demo started, in the opposite order, whatever state it is in.
 func (d *demo) clean() error {
 	var errs []error
+	for _, s := range d.services {
+		s.stopLoad()
+	}
 	if d.client != nil {
 		errs = append(errs, d.client.Close())
 	}
@@ -125,7 +148,7 @@ func (d *demo) clean() error {
 		errs = append(errs, d.env.Down())
 	}
 	if d.agent != nil {
-		errs = append(errs, d.stopAgent())
+		errs = append(errs, d.stopAgent(), endHolder(d.path("holder.sock")))
 	}
 	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
 }
@@ -139,6 +162,44 @@ func (d *demo) stopAgent() error {
 	if err := d.agent.Wait(); err != nil {
 		text, _ := os.ReadFile(d.path("agent.log"))
 		return fmt.Errorf("the agent: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// endHolder, which is nobody's child and would stay for a minute: it keeps the agent's listeners while no agent runs. Who it
+// is, the kernel says of its socket.
+func endHolder(socket string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for range 20 { // it may just be starting
+		if err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		return nil // there is none
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(int(peer.Pid), 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 5000); n != 1 {
+		return fmt.Errorf("the holder, process %d, does not end: %w", peer.Pid, err)
 	}
 	return nil
 }

@@ -3,34 +3,38 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
-	"regexp"
-	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
-	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/testbed"
 )
 
-const imageName = "localhost/redis:demo"
+// learnFor is long enough for what the loads do, and much shorter than what `whittle agent --mode auto` waits for.
+const learnFor = 24 * time.Second
 
-// prepare a private Podman, an image of the installed Redis, and the agent.
+// prepare a private Podman, the images, their data and the agent.
 func (d *demo) prepare(ctx context.Context) (err error) {
-	d.say("A private Podman, an image of the installed Redis, and the agent")
+	d.say("A private Podman, images of the installed Redis, nginx and PostgreSQL, and the agent")
 	if d.env, err = testbed.Up(ctx, d.path("podman"), ""); err != nil {
 		return err
 	}
-	if err := d.writeImage(ctx); err != nil {
+	if err := os.Mkdir(d.path("no-hooks"), 0o755); err != nil {
 		return err
 	}
-	if _, err := d.env.Run(ctx, "load", "-q", "-i", d.path("redis.tar")); err != nil {
+	if err := d.describe(); err != nil {
+		return err
+	}
+	for _, s := range d.services {
+		if err := d.build(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := d.seed(ctx); err != nil {
 		return err
 	}
 	log, err := os.Create(d.path("agent.log"))
@@ -40,7 +44,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	defer log.Close()
 	// Not CommandContext: at Ctrl-C the agent ends last, and in order.
 	agent := command(context.Background(), d.whittle, "agent", "--socket", d.path("whittle.sock"), "--state", d.path("state"),
-		"--podman", "", "--hooks-dir", d.env.HooksDir())
+		"--podman", d.env.Socket(), "--hooks-dir", d.env.HooksDir())
 	agent.Stdout, agent.Stderr = log, log
 	if err := agent.Start(); err != nil {
 		return err
@@ -52,145 +56,130 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	})
 }
 
-func (d *demo) writeImage(ctx context.Context) error {
-	redis := testbed.Debian{Packages: []string{"redis-server"}, Follow: regexp.MustCompile("^redis")}
-	files, err := redis.Files(ctx)
-	if err != nil {
-		return err
-	}
-	program, err := attacker(native(), attempts)
-	if err != nil {
-		return err
-	}
-	files = append(files, image.Data("usr/bin/attack", 0o755, program))
-	f, err := os.Create(d.path("redis.tar"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := bufio.NewWriterSize(f, 1<<20)
-	config := image.Config{Name: imageName}
-	config.Entrypoint = []string{"/usr/bin/redis-server"}
-	return errors.Join(image.Write(w, config, files), w.Flush())
-}
-
-// start a Redis and wait until it answers.
-func (d *demo) start(ctx context.Context, name string, hooks bool, options ...string) (port string, err error) {
-	if port, err = freePort(); err != nil {
-		return "", err
-	}
-	var args []string
-	if !hooks {
-		args = append(args, "--hooks-dir", d.path("no-hooks"))
-		if err := os.MkdirAll(d.path("no-hooks"), 0o755); err != nil {
-			return "", err
-		}
-	}
-	args = append(args, "run", "-d", "--name", name, "--network", "host")
-	args = append(args, options...)
-	// The port is not part of the command line: the same workload runs again on another one.
-	config := d.path(name + ".conf")
-	text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir /tmp\nsave \"\"\n", port)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return "", err
-	}
-	args = append(args, "-v", config+":/etc/demo.conf:ro", imageName, "/etc/demo.conf")
-	if _, err := d.env.Run(ctx, args...); err != nil {
-		return "", err
-	}
-	return port, until(ctx, 15*time.Second, name+" answers", func() bool {
-		out, _ := command(ctx, "redis-cli", "-p", port, "ping").Output()
-		return strings.TrimSpace(string(out)) == "PONG"
-	})
-}
-
-// learn the container while it serves, and show how that goes.
+// learn all three while they serve, and show how that goes.
 func (d *demo) learn(ctx context.Context) error {
-	d.say("An unmodified Redis under Podman's default profile, with load from the first moment")
-	port, err := d.start(ctx, "redis", true)
+	d.say("All three, unmodified and with load from the first moment, are learned from for %.0f s", learnFor.Seconds())
+	for _, s := range d.services {
+		if err := d.start(ctx, s, s.name, true); err != nil {
+			return err
+		}
+		s.startLoad(ctx)
+	}
+	begin := time.Now()
+	fmt.Fprintf(d.out, "%6s", "TIME")
+	for _, s := range d.services {
+		fmt.Fprintf(d.out, "  %-34s", strings.ToUpper(s.name))
+	}
+	fmt.Fprintln(d.out)
+	for i := 1; time.Since(begin) < learnFor; i++ {
+		if err := sleep(ctx, time.Until(begin.Add(time.Duration(i)*4*time.Second))); err != nil {
+			return err
+		}
+		if err := d.printLearned(ctx, time.Since(begin)); err != nil {
+			return err
+		}
+		if i == 2 || i == 4 {
+			if _, err := d.podman(ctx, "exec", "nginx", "nginx", "-s", "reload"); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(d.out, "p: how likely an unseen call is in the next burst of work, at most. `whittle agent --mode auto` waits longer than a demo\n")
+	if err := d.stopAll(ctx); err != nil {
+		return err
+	}
+	return d.ended(ctx, len(d.services))
+}
+
+func (d *demo) printLearned(ctx context.Context, at time.Duration) error {
+	status, err := d.client.Status(ctx)
 	if err != nil {
 		return err
 	}
-	loading, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		d.load(loading, port)
-	}()
-	err = d.watch(ctx)
-	stop()
-	<-done
-	if err != nil {
+	line := fmt.Sprintf("%5.0fs", at.Seconds())
+	for _, s := range d.services {
+		cell := "?"
+		if c, ok := containerOf(status, s.name); ok {
+			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
+			if c.BootEnd > 0 {
+				cell += fmt.Sprintf(", boot %.2f s", c.BootEnd.Seconds())
+			}
+		}
+		line += fmt.Sprintf("  %-34s", cell)
+	}
+	_, err = fmt.Fprintln(d.out, strings.TrimRight(line, " "))
+	return err
+}
+
+func containerOf(s api.Status, name string) (api.Container, bool) {
+	for _, c := range s.Containers {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return api.Container{}, false
+}
+
+// stopAll loads and then the services, by SIGTERM.
+func (d *demo) stopAll(ctx context.Context) error {
+	if err := d.endLoad(); err != nil {
 		return err
 	}
-	d.say("It stops: podman stop")
-	if _, err := d.env.Run(ctx, "stop", "redis"); err != nil {
+	fmt.Fprintln(d.out, "$ podman stop redis nginx postgres")
+	for _, s := range d.services {
+		if err := d.remove(ctx, s.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endLoad and tell what came of it. An error is one too many.
+func (d *demo) endLoad() error {
+	w := tabwriter.NewWriter(d.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "SERVICE\tREQUESTS\tERRORS")
+	var failed error
+	for _, s := range d.services {
+		s.stopLoad()
+		n, err := s.load.count()
+		if err != nil || n == 0 {
+			failed = fmt.Errorf("the load on %s: %d requests: %w", s.name, n, err)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\n", s.name, n, noneOr(err))
+	}
+	if err := w.Flush(); err != nil {
 		return err
 	}
+	return failed
+}
+
+func noneOr(err error) string {
+	if err == nil {
+		return "none"
+	}
+	return err.Error()
+}
+
+// ended waits until the agent has stored what it learned of so many containers.
+func (d *demo) ended(ctx context.Context, n int) error {
 	return until(ctx, 20*time.Second, "the agent has stored what it learned", func() bool {
-		ended, err := d.client.Events(ctx, api.EventQuery{Kind: "stop", Limit: 1})
-		return err == nil && len(ended) == 1
+		ended, err := d.client.Events(ctx, api.EventQuery{Kind: "stop", Limit: 100})
+		return err == nil && len(ended) >= n
 	})
 }
 
-// load is redis-benchmark, again and again, and an operator's questions in between.
-func (d *demo) load(ctx context.Context, port string) {
-	for ctx.Err() == nil {
-		command(ctx, "redis-benchmark", "-p", port, "-q", "-n", "3000", "-c", "20").Run()
-		for _, question := range []string{"info", "dbsize", "slowlog get", "client list", "config get maxmemory", "bgsave"} {
-			command(ctx, "redis-cli", append([]string{"-p", port}, strings.Fields(question)...)...).Run()
-		}
-	}
-}
-
-// watch prints a line a second until learning has settled.
-func (d *demo) watch(ctx context.Context) error {
-	fmt.Fprintln(d.out, "                      an unseen call is in")
-	fmt.Fprintf(d.out, "%6s  %-6s  %5s  %-13s  %-13s\n", "TIME", "PHASE", "CALLS", "NEXT BURST", "NEXT EPOCH")
-	var phase, last string
-	begin := time.Now()
-	for {
-		s, err := d.client.Status(ctx)
+// report what each phase keeps.
+func (d *demo) report(ctx context.Context) error {
+	d.say("What each may do in which phase, and what it loses when it serves")
+	for _, s := range d.services {
+		fmt.Fprintf(d.out, "$ whittle policy show %s\n", s.name)
+		text, err := d.cli(ctx, "policy", "show", s.name)
 		if err != nil {
 			return err
 		}
-		for _, c := range s.Containers {
-			note := ""
-			if c.Phase.String() != phase && c.BootEnd > 0 && phase != "" {
-				note = fmt.Sprintf("◀ booting ended %.3f s after the first call", c.BootEnd.Seconds())
-			}
-			phase = c.Phase.String()
-			line := fmt.Sprintf("%-6s  %5d  p ≤ %-9.2g  p ≤ %-9.2g", phase, c.Distinct, c.Settled.PUnseen, c.Settled.PUnseenEpoch)
-			if c.Settled.Settled {
-				note = "◀ settled"
-			}
-			if c.Distinct > 0 && line != last || note != "" {
-				text := fmt.Sprintf("%5.0fs  %s  %s", time.Since(begin).Seconds(), line, note)
-				fmt.Fprintln(d.out, strings.TrimRight(text, " "))
-			}
-			last = line
-			if c.Settled.Settled {
-				fmt.Fprintln(d.out, c.Settled.Reason)
-				return nil
-			}
-		}
-		if time.Since(begin) > 2*time.Minute {
-			return errors.New("learning has not settled within two minutes")
-		}
-		if err := sleep(ctx, time.Second); err != nil {
-			return err
-		}
+		fmt.Fprintln(d.out, text)
 	}
-}
-
-// freePort on loopback, at this moment.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
+	return nil
 }
 
 // until something holds, which is looked at ten times a second.
