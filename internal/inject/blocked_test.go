@@ -3,8 +3,6 @@
 package inject
 
 import (
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -18,8 +16,8 @@ var blocking = map[string]string{
 	"epoll_wait": "0 0", "epoll_pwait": "0 0", "sigtimedwait": "-1 11", "recv": "-1 11", "semop": "-1 11", "spin": "0 0",
 }
 
-// A thread that sleeps in a call goes on as if nothing had happened, under the filter: alone, and in a frozen group, where
-// the freezer interrupts it too.
+// A thread that sleeps in a call goes on as if nothing had happened, under the filter: one by one, and in a frozen group,
+// where the freezer interrupts it too.
 func TestBlockedCallsGoOn(t *testing.T) {
 	testenv.NeedRoot(t)
 	builds := map[syscalls.ABI]string{native: compileC(t, "block")}
@@ -28,38 +26,31 @@ func TestBlockedCallsGoOn(t *testing.T) {
 		builds[syscalls.I386] = compileC(t, "block", i386Flags()...)
 	}
 	for abi, exe := range builds {
-		for call, want := range blocking {
-			for _, how := range []string{"alone", "frozen"} {
-				t.Run(abi.String()+"/"+call+"/"+how, func(t *testing.T) {
-					r := Request{Program: noMkdir(t)}
-					var c *child
-					if how == "frozen" {
-						r.Cgroup = newGroup(t)
-						c = startAs(t, inGroupAttr(t, r.Cgroup), exe, call, "150")
-					} else {
-						c = start(t, exe, call, "150")
-						r.PIDs = []int{c.Process.Pid}
-					}
+		for _, noFreeze := range []bool{false, true} {
+			t.Run(abi.String()+map[bool]string{false: "/frozen", true: "/one by one"}[noFreeze], func(t *testing.T) {
+				group := newGroup(t)
+				running := map[string]*child{}
+				for call := range blocking {
+					c := startAs(t, inGroupAttr(t, group), exe, call, "1500")
 					c.line(t)
-					if call != "spin" {
-						until(t, "it to sleep", func() bool { return stateOf(c.Process.Pid) == 'S' })
+					running[call] = c
+				}
+				for call, c := range running {
+					until(t, call+" to sleep", func() bool { return call == "spin" || stateOf(c.Process.Pid) == 'S' })
+				}
+				byPID := map[int]Process{}
+				for _, p := range inject(t, Request{Cgroup: group, Program: noMkdir(t), NoFreeze: noFreeze}).Processes {
+					byPID[p.PID] = p
+				}
+				for call, c := range running {
+					if p := byPID[c.Process.Pid]; p.How != ByTSync || p.ABI != abi {
+						t.Errorf("%s: got %+v, want it by tsync and of ABI %s", call, p, abi)
 					}
-					got := inject(t, r)
-					for _, p := range got.Processes {
-						if p.PID == c.Process.Pid && (p.How != ByTSync || p.ABI != abi) {
-							t.Errorf("got %+v, want it by tsync and of ABI %s", p, abi)
-						}
-					}
-					if got, want := c.line(t), want+" whole filtered"; got != want {
+					if got, want := c.line(t), blocking[call]+" whole filtered"; got != want {
 						t.Errorf("%s: got %q, want %q", call, got, want)
 					}
-					if _, err := os.Stat(procPath(c.Process.Pid, "")); err == nil && strings.Contains(stateName(c.Process.Pid), "T") {
-						t.Error("it is stopped")
-					}
-				})
-			}
+				}
+			})
 		}
 	}
 }
-
-func stateName(pid int) string { return string(rune(stateOf(pid))) }

@@ -88,7 +88,7 @@ func TestTracerKilledAtEachStep(t *testing.T) {
 					name += "/listener"
 				}
 				t.Run(name, func(t *testing.T) {
-					c := startAs(t, nobody, exe, call, "200")
+					c := startAs(t, nobody, exe, call, "400")
 					c.line(t)
 					r := Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: listener}
 					got, err := killAt(t, at, r, func(_, tracer int) { unix.Kill(tracer, unix.SIGKILL) })
@@ -144,7 +144,7 @@ func TestTracerAndGuardianKilled(t *testing.T) {
 			continue // root needs none
 		}
 		t.Run(at, func(t *testing.T) {
-			c := start(t, exe, "nanosleep", "200")
+			c := start(t, exe, "nanosleep", "400")
 			c.line(t)
 			r := Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true}
 			got, err := killAt(t, at, r, func(guardian, tracer int) {
@@ -174,7 +174,7 @@ func TestGuardianKilled(t *testing.T) {
 	exe := compileC(t, "block")
 	for _, at := range []string{"saved", "written", "installed", "restored"} {
 		t.Run(at, func(t *testing.T) {
-			c := start(t, exe, "nanosleep", "200")
+			c := start(t, exe, "nanosleep", "400")
 			c.line(t)
 			got, err := killAt(t, at, Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true},
 				func(guardian, tracer int) {
@@ -203,7 +203,7 @@ func TestKilledWhileFrozen(t *testing.T) {
 					group := newGroup(t)
 					var cs []*child
 					for range 3 {
-						c := startAs(t, inGroupAttr(t, group), exe, "epoll_wait", "200")
+						c := startAs(t, inGroupAttr(t, group), exe, "epoll_wait", "400")
 						c.line(t)
 						cs = append(cs, c)
 					}
@@ -245,7 +245,7 @@ func TestKilledWhileFrozen(t *testing.T) {
 func TestKilledAtRandom(t *testing.T) {
 	testenv.NeedRoot(t)
 	exe := compileC(t, "block")
-	rounds := 20
+	rounds := 10
 	if n, err := strconv.Atoi(os.Getenv("WHITTLE_TEST_ROUNDS")); err == nil {
 		rounds = n
 	}

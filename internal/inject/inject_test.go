@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		serveThreads()
 		return
 	}
+	// The race detector's runtime sleeps for a second at each exit, the helpers' too.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testenv.Main(m)
 }
 

@@ -298,7 +298,7 @@ func TestContainerInit(t *testing.T) {
 	exe := compileC(t, "block")
 	for _, at := range []string{"masked", "installed", "unmapped"} {
 		attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
-		c := startAs(t, attr, exe, "nanosleep", "300")
+		c := startAs(t, attr, exe, "nanosleep", "700")
 		c.line(t)
 		got, err := killAt(t, at, Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t), Listener: true},
 			func(_, tracer int) { unix.Kill(tracer, unix.SIGKILL) })

@@ -123,7 +123,8 @@ func (t *tracer) check() error {
 	return nil
 }
 
-// pass over every process that is not done.
+// pass over every process that is not done. found says that one had not got the filter: whoever is forked by one that has
+// it has it too (the kernel copies and sets filters under one lock), so those do not call for another look.
 func (t *tracer) pass() (found bool, err error) {
 	t.passes++
 	t.j.tick()
@@ -144,8 +145,9 @@ func (t *tracer) pass() (found bool, err error) {
 			tg.close()
 			return found, errOrphan
 		}
-		if t.one(tg) {
-			found = true
+		kept, loaded := t.one(tg)
+		found = found || loaded
+		if !kept {
 			tg.close()
 		}
 	}
@@ -194,8 +196,9 @@ func (t *tracer) wanted(pid int) uint64 {
 	return 0
 }
 
-// one process by itself. It returns false if the target is kept for another try.
-func (t *tracer) one(tg *target) bool {
+// one process by itself. kept says that the target is kept for another try; loaded, that the process had not got the filter
+// or may not have it now.
+func (t *tracer) one(tg *target) (kept, loaded bool) {
 	began := time.Now()
 	id := identity{tg.pid, tg.start}
 	var err error
@@ -205,8 +208,7 @@ func (t *tracer) one(tg *target) bool {
 		if th, err = tg.stop(task.tid, 5*time.Millisecond); err == nil {
 			delete(t.stuck, id)
 			step("seized")
-			t.into(tg, th, began)
-			return true
+			return false, t.into(tg, th, began)
 		}
 		if !errors.Is(err, errStuck) && !errors.Is(err, errGone) {
 			break
@@ -215,7 +217,7 @@ func (t *tracer) one(tg *target) bool {
 	switch {
 	case errors.Is(err, errStuck):
 		t.stuck[id] = tg // its threads are seized, and stop before they run another instruction
-		return false
+		return true, false
 	case errors.Is(err, errGone):
 		t.letGo(tg) // perhaps other threads are left: the next pass looks again
 	default:
@@ -223,15 +225,19 @@ func (t *tracer) one(tg *target) bool {
 		t.fail(id, err)
 	}
 	delete(t.stuck, id)
-	return true
+	return false, true
 }
 
 // into a process of which a thread is stopped, and report it.
-func (t *tracer) into(tg *target, th *thread, began time.Time) {
+func (t *tracer) into(tg *target, th *thread, began time.Time) (loaded bool) {
 	p := t.load(tg, th)
 	t.letGo(tg)
+	if p == nil {
+		return true
+	}
 	p.Pause = time.Since(began)
 	t.conclude(tg, p)
+	return p.How != ByThemself
 }
 
 // letGo of a process's threads. One that has not stopped is let go when it does, or at our end.

@@ -76,7 +76,8 @@ int main(int argc, char **argv) {
 	else if (!strcmp(call, "futex")) { int w = 0; r = syscall(SYS_futex, &w, FUTEX_WAIT, 0, &ts, 0, 0); }
 	else if (!strcmp(call, "sem_timedwait")) {
 		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += ms * 1000000L; until.tv_sec += until.tv_nsec / 1000000000; until.tv_nsec %= 1000000000;
+		until.tv_sec += ts.tv_sec;
+		if ((until.tv_nsec += ts.tv_nsec) >= 1000000000) { until.tv_sec++; until.tv_nsec -= 1000000000; }
 		r = sem_timedwait(&sem, &until);
 	}
 	else if (!strcmp(call, "read")) { char c; later(ms, write_it); r = read(fds[0], &c, 1); }
