@@ -105,8 +105,10 @@ func redisIsHeld(t *testing.T, d *daemon, port string) {
 
 // TestSupervisedRedis starts unmodified, boots, and loses its boot-only calls while load runs, with no restart.
 func TestSupervisedRedis(t *testing.T) {
+	t.Parallel()
 	for _, runtime := range []string{"runc", "crun"} {
 		t.Run(runtime, func(t *testing.T) {
+			t.Parallel()
 			e, d := supervisedBed(t, runtime)
 			loadIntrudedRedis(t, e)
 			port := freePort(t)

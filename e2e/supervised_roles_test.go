@@ -116,8 +116,10 @@ func learnService(t *testing.T, e *testbed.Env, d *daemon, port, name string) (w
 
 // TestSupervisedRoles: who may make which call when, to the call, in a service that says what it may.
 func TestSupervisedRoles(t *testing.T) {
+	t.Parallel()
 	for _, runtime := range []string{"runc", "crun"} {
 		t.Run(runtime, func(t *testing.T) {
+			t.Parallel()
 			e, d := supervisedBed(t, runtime)
 			loadService(t, e)
 			port := freePort(t)

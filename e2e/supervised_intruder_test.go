@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+// makeCalls in a process that waits in one, as code that an intruder has brought into it would: by ptrace, at the syscall
+// instruction that it waits at. The process does not notice.
+func makeCalls(t *testing.T, pid int, names ...string) (results map[string]int) {
+	t.Helper()
+	results = map[string]int{}
+	errs := make(chan error, 1)
+	go func() { // a thread that traces is the only one that may
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		errs <- traceCalls(pid, names, results)
+	}()
+	if err := <-errs; err != nil {
+		t.Fatalf("make %v in process %d: %v", names, pid, err)
+	}
+	return results
+}
+
+func traceCalls(pid int, names []string, results map[string]int) (err error) {
+	if err := unix.PtraceSeize(pid); err != nil {
+		return fmt.Errorf("seize: %w", err)
+	}
+	defer func() {
+		if detach := unix.PtraceDetach(pid); err == nil && detach != nil {
+			err = fmt.Errorf("detach: %w", detach)
+		}
+	}()
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return fmt.Errorf("interrupt: %w", err)
+	}
+	if err := stopped(pid); err != nil {
+		return err
+	}
+	var before unix.PtraceRegs
+	if err := unix.PtraceGetRegs(pid, &before); err != nil {
+		return fmt.Errorf("read registers: %w", err)
+	}
+	if int64(before.Orig_rax) < 0 {
+		return fmt.Errorf("it does not wait in a call: %+v", before)
+	}
+	for _, name := range names {
+		nr, ok := syscalls.Number(syscalls.X86_64, name)
+		if !ok {
+			return fmt.Errorf("no call %s", name)
+		}
+		// Arguments that do no harm where the call is allowed: no descriptor, no path, nobody.
+		regs := before
+		regs.Rip -= 2
+		regs.Orig_rax, regs.Rax = ^uint64(0), uint64(nr)
+		regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9 = ^uint64(0), 0, 0, 0, 0, 0
+		if name == "execve" {
+			regs.Rdi = 0 // EFAULT
+		}
+		if err := unix.PtraceSetRegs(pid, &regs); err != nil {
+			return fmt.Errorf("set registers: %w", err)
+		}
+		if err := unix.PtraceSingleStep(pid); err != nil {
+			return fmt.Errorf("step: %w", err)
+		}
+		if err := stopped(pid); err != nil {
+			return err
+		}
+		if err := unix.PtraceGetRegs(pid, &regs); err != nil {
+			return fmt.Errorf("read registers: %w", err)
+		}
+		results[name] = int(int64(regs.Rax))
+	}
+	// As it was: a call that was interrupted is made again, and one that was done is not.
+	if err := unix.PtraceSetRegs(pid, &before); err != nil {
+		return fmt.Errorf("set registers: %w", err)
+	}
+	return nil
+}
+
+// stopped waits for a traced process's next stop.
+func stopped(pid int) error {
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &status, unix.WALL, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("wait: %w", err)
+		case !status.Stopped():
+			return fmt.Errorf("it ended: %#x", status)
+		}
+		return nil
+	}
+}
+
+// refusedIn a process: every one of the calls, with EPERM.
+func refusedIn(t *testing.T, pid int, names ...string) {
+	t.Helper()
+	for name, got := range makeCalls(t, pid, names...) {
+		if got != -int(unix.EPERM) {
+			t.Errorf("%s in process %d (%s) returned %d, want %d", name, pid, commandOf(pid), got, -int(unix.EPERM))
+		}
+	}
+}
+
+func commandOf(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // for a message
+	return strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " "))
+}
+
+// childrenOf a process.
+func childrenOf(t *testing.T, pid int) (pids []int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range strings.Fields(string(text)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, child)
+	}
+	slices.Sort(pids)
+	return pids
+}
