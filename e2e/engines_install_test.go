@@ -138,7 +138,7 @@ func TestInstalledDocker(t *testing.T) {
 	d := startAgent(t, "--podman", "")
 	inside := func(script string) {
 		t.Helper()
-		script = fmt.Sprintf("SCRATCH=%q BIN=%q SOCKET=%q CONFIG=%q\n", t.TempDir(), programs(t), d.socket, bed.ConfigDir()) + script
+		script = fmt.Sprintf("SCRATCH=%q BIN=%q SOCKET=%q\n", t.TempDir(), programs(t), d.socket) + script
 		if _, err := bed.Enter(t.Context(), "sh", "-c", script); err != nil {
 			t.Fatal(err)
 		}
@@ -157,9 +157,7 @@ func TestInstalledDocker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside(installing + `mount --bind "$CONFIG" /etc/docker
-whittle=/usr/local/sbin/whittle
-$whittle install --engine docker --socket "$SOCKET" >&2`)
+	inside(installing + `/usr/local/sbin/whittle install --engine docker --socket "$SOCKET" >&2`)
 	reloaded("whittle")
 	run("run", "--detach", "--network", "none", "--name", "installed", lanesImage)
 	known(t, d, "installed", "docker")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Containerd is a private one, without its Kubernetes side (CRI).
@@ -52,6 +54,9 @@ func (c *Containerd) Remove(ctx context.Context, id string) error {
 	_, err = c.Ctr(ctx, "container", "rm", id)
 	return err
 }
+
+// Kill the daemon and nothing that it has started.
+func (c *Containerd) Kill() error { return c.signal(unix.SIGKILL) }
 
 // Down removes everything: containers, processes, mounts, cgroups, files.
 func (c *Containerd) Down() error {

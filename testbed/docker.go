@@ -29,6 +29,9 @@ func UpDocker(ctx context.Context, dir string, config map[string]any) (*Docker, 
 		err = d.configure(config)
 	}
 	if err == nil {
+		err = d.standIn(ctx)
+	}
+	if err == nil {
 		err = d.serve(ctx, d.Socket(), "dockerd", "--config-file", filepath.Join(d.ConfigDir(), "daemon.json"), "--host", "unix://"+d.Socket(),
 			"--data-root", d.path("root"), "--exec-root", d.path("exec"), "--pidfile", d.path("pid"),
 			"--iptables=false", "--ip-forward=false", "--bridge=none",
@@ -43,8 +46,19 @@ func UpDocker(ctx context.Context, dir string, config map[string]any) (*Docker, 
 // Socket of the API.
 func (d *Docker) Socket() string { return d.path("docker.sock") }
 
-// ConfigDir stands for /etc/docker.
+// ConfigDir is /etc/docker for what runs in its namespaces.
 func (d *Docker) ConfigDir() string { return d.path("etc") }
+
+// standIn puts ConfigDir where Docker's directory is: besides its configuration dockerd keeps a key there, whatever it is told.
+func (d *Docker) standIn(ctx context.Context) error {
+	_, err := d.Enter(ctx, "sh", "-c", `if ! [ -d /etc/docker ]; then
+	mkdir -p /run/containerd/etc/upper /run/containerd/etc/work
+	mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/containerd/etc/upper,workdir=/run/containerd/etc/work /etc
+	mkdir /etc/docker
+fi
+mount --bind "$0" /etc/docker`, d.ConfigDir())
+	return err
+}
 
 func (d *Docker) configure(config map[string]any) error {
 	if config == nil {
