@@ -19,6 +19,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/inject"
+	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
@@ -191,26 +192,17 @@ var bootID = sync.OnceValue(func() string {
 
 // startOf a process in clock ticks since boot; 0 when it is gone.
 func startOf(pid int) uint64 {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	p, err := supervise.ReadProcess(pid)
 	if err != nil {
 		return 0
 	}
-	// The name, in brackets, may hold anything; the 22nd field is the start (proc_pid_stat(5)).
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 20 {
-		return 0
-	}
-	start, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return start
+	return p.Start
 }
 
 func commOf(pid int) string {
-	comm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	p, err := supervise.ReadProcess(pid)
 	if err != nil {
 		return "?"
 	}
-	return workload.Printable(strings.TrimSuffix(string(comm), "\n"), 16)
+	return workload.Printable(p.Comm, 16)
 }

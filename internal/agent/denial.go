@@ -55,7 +55,7 @@ func (m *model) denied(d kernel.Denial) {
 	r := c.counts[k]
 	if r == nil {
 		r = &refusal{Refusal: api.Refusal{
-			ABI: d.Call.ABI.String(), Call: d.Call.String(), Lane: laneName(d.Lane), Errno: d.Errno,
+			ABI: d.Call.ABI.String(), Call: d.Call.String(), Lane: d.Lane.String(), Errno: d.Errno,
 		}}
 		c.counts[k] = r
 	}
@@ -91,7 +91,7 @@ func (c *tracked) exact(denied []observe.Denied) {
 		r := c.counts[k]
 		if r == nil {
 			r = &refusal{Refusal: api.Refusal{
-				ABI: d.Call.ABI.String(), Call: d.Call.String(), Lane: laneName(d.Lane), Errno: d.Errno, Comm: "?",
+				ABI: d.Call.ABI.String(), Call: d.Call.String(), Lane: d.Lane.String(), Errno: d.Errno, Comm: "?",
 			}}
 			c.counts[k] = r
 		}
@@ -115,18 +115,6 @@ func (c *tracked) refusals() (all []api.Refusal) {
 	}
 	slices.SortFunc(all, func(a, b api.Refusal) int { return b.Last.Compare(a.Last) })
 	return all
-}
-
-func laneName(l observe.Lane) string {
-	switch l {
-	case observe.LaneService:
-		return "service"
-	case observe.LaneExec:
-		return "exec"
-	case observe.LaneRuntime:
-		return "runtime"
-	}
-	return "unknown"
 }
 
 func errnoName(errno int32) string {

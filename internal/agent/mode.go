@@ -29,7 +29,6 @@ type workloadMode struct {
 	since       time.Time
 	shadowSince time.Time // of the present time of shadow without a would-deny
 	wouldDeny   uint64
-	held        bool // some container of it was held for the whole of that time
 }
 
 // modeOf a workload; of one that nobody set anything for it is the agent's default.

@@ -10,7 +10,6 @@ import (
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/kernel"
-	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
@@ -146,17 +145,4 @@ func (j settleJob) do(ctx context.Context, s *scholar) func(*model) {
 	return func(m *model) {
 		m.event(kindRelease, j.who, j.who.view.Name+" is no longer observed: no task of the host pays for its calls; what it asks for beyond its filter is held")
 	}
-}
-
-// stageOf the kernel in the words of policies.
-func stageOf(s observe.Stage) policy.Phase {
-	switch s {
-	case observe.StageBoot:
-		return policy.Boot
-	case observe.StageReload:
-		return policy.Reload
-	case observe.StageStop:
-		return policy.Stop
-	}
-	return policy.Run
 }

@@ -234,7 +234,7 @@ func (s *server) next() time.Duration {
 	if s.idle() && s.Linger > 0 && s.store == nil {
 		sooner(s.empty.Add(s.Linger))
 	}
-	return max(0, at.Sub(time.Now()))
+	return max(0, time.Until(at))
 }
 
 // expire what has had its time.

@@ -21,6 +21,18 @@ const (
 	LaneRuntime Lane = 3 // runc or crun, between loading the filter and execve
 )
 
+func (l Lane) String() string {
+	switch l {
+	case LaneService:
+		return "service"
+	case LaneExec:
+		return "exec"
+	case LaneRuntime:
+		return "runtime"
+	}
+	return "unknown"
+}
+
 // Stage is the phase as the kernel marked it while it happened. The learner may move the cut afterwards.
 type Stage uint8
 

@@ -10,7 +10,7 @@ import (
 const statTail = " S 1 2 3 0 -1 4194624 112 0 0 0 1 2 0 0 20 0 1 0 987654 4096 5 18446744073709551615 1 1\n"
 
 func TestParseStat(t *testing.T) {
-	want := stat{flags: 4194624, start: 987654}
+	want := stat{parent: 1, flags: 4194624, start: 987654}
 	for _, test := range []struct{ name, comm string }{
 		{"plain", "redis-server"},
 		{"empty", ""},
@@ -71,7 +71,7 @@ func FuzzParseStat(f *testing.F) {
 		}
 		// Whatever a program calls itself, the fields behind its name stay what they are.
 		s, err := parseStat([]byte("17 (" + string(line) + ")" + statTail))
-		if err != nil || s != (stat{comm: string(line), flags: 4194624, start: 987654}) {
+		if err != nil || s != (stat{comm: string(line), parent: 1, flags: 4194624, start: 987654}) {
 			t.Errorf("name %q: %+v, %v", line, s, err)
 		}
 	})

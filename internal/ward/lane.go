@@ -4,9 +4,7 @@ package ward
 
 import (
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -67,14 +65,6 @@ func descends(pid, init int) bool {
 }
 
 func parentOf(pid int) (int, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, fmt.Errorf("read the parent of process %d: %w", pid, err)
-	}
-	// The name, in brackets, may hold anything; the fourth field is the parent (proc_pid_stat(5)).
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("read the parent of process %d: %d fields", pid, len(fields))
-	}
-	return strconv.Atoi(fields[1])
+	p, err := supervise.ReadProcess(pid)
+	return p.Parent, err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/plan"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/supervise"
+	"github.com/whittle-sec/whittle/internal/workload"
 )
 
 // Mode is what becomes of a call that the plan refuses. The zero Mode refuses it.
@@ -175,7 +176,7 @@ func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
 
 func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed bool, refused uint64) {
 	key := supervise.Key{
-		Lane: laneName(asker.Lane), Phase: asker.Phase.String(), Call: h.Call, Allowed: allowed, Errno: a.Errno,
+		Lane: asker.Lane.String(), Phase: asker.Phase.String(), Call: h.Call, Allowed: allowed, Errno: a.Errno,
 	}
 	comm := ""
 	if refused > 0 {
@@ -185,6 +186,14 @@ func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed b
 		}
 	}
 	w.Tally.Note(key, w.now(), h.TID, comm)
+}
+
+func commOf(tid int) string {
+	p, err := supervise.ReadProcess(tid)
+	if err != nil {
+		return "?"
+	}
+	return workload.Printable(p.Comm, 16)
 }
 
 // roles of processes that the kernel programs did not see being made: those that were there before the agent.
