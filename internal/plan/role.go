@@ -48,9 +48,9 @@ func (t *table) compose(learned map[policy.Phase]syscalls.Set, birth, again sysc
 	}
 	run := learned[policy.Run]
 	r.birth = birth
-	r.serving[policy.Boot] = learned[policy.Boot].Union(birth)
+	// Every phase goes on serving; and the end of a boot is seen late, when the service may have served for a while.
+	r.serving[policy.Boot] = learned[policy.Boot].Union(birth).Union(run)
 	r.serving[policy.Run] = run
-	// A reload and a stop go on serving.
 	r.serving[policy.Reload] = learned[policy.Reload].Union(run)
 	if !reloaded {
 		r.serving[policy.Reload] = learned[policy.Boot].Union(again).Union(run)
