@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -109,20 +110,18 @@ func (m *model) connected(client *holder.Client) error {
 			m.problem("holder", fmt.Sprintf("a listener of %s has no duplicate: its held calls fail when the agent dies: %v", c.view.Name, err))
 		}
 	}
-	var stuck bool
+	// Only the first time: later it was this agent whom the holder missed.
+	stuck := !m.hadHolder && client.Unclean()
+	m.hadHolder = true
 	for _, k := range client.Listeners() {
-		stuck = true
+		if stuck {
+			m.stuck[k.ID] = true
+		}
 		m.adopt(k)
 	}
 	for _, r := range client.Refused() {
 		m.event(kindRefused, m.byID(r.Container), fmt.Sprintf("%s: %d times %s was refused between %s and %s: no agent was there to ask",
 			r.Container, r.Count, r.Call, r.Since.Format(time.TimeOnly), r.Last.Format(time.TimeOnly)))
-	}
-	// Only the first time: later it was this agent whom the holder missed.
-	first := !m.hadHolder
-	m.hadHolder = true
-	if stuck && first && client.Unclean() {
-		m.agent.start(func() { m.agent.kickStuck(context.Background()) })
 	}
 	return nil
 }
@@ -169,6 +168,11 @@ func (m *model) hear(c *tracked, k holder.Kept) {
 	if err := m.listen(c, k.FD); err != nil {
 		m.event(kindProblem, c, err.Error())
 		return
+	}
+	if m.stuck[k.ID] {
+		delete(m.stuck, k.ID)
+		view := c.view
+		m.agent.start(func() { m.agent.kickStuck(context.Background(), c, view) })
 	}
 	if c.held.seq != 0 && !c.held.confirmed {
 		c.held.confirmed = true
@@ -224,14 +228,17 @@ func (m *model) await(c *tracked, k holder.Kept) {
 
 // introduce a container that no hook has told of, by the listener that came from it.
 func (a *Agent) introduce(k holder.Kept) {
-	waited, stop := context.WithTimeout(context.Background(), strangerTime)
-	defer stop()
-	select {
-	case <-waited.Done():
-	case <-a.done:
-		return
-	}
 	r, err := a.stranger(k)
+	if err != nil || k.Received.After(a.started) || a.asks(r.Container.Engine) {
+		waited, stop := context.WithTimeout(context.Background(), strangerTime)
+		defer stop()
+		select {
+		case <-waited.Done():
+		case <-a.done:
+			return
+		}
+		r, err = a.stranger(k)
+	}
 	_ = a.ask(context.Background(), func(m *model) error {
 		if len(m.strangers[k.Container]) == 0 {
 			return nil // it was told of meanwhile
@@ -248,6 +255,11 @@ func (a *Agent) introduce(k holder.Kept) {
 		}
 		return nil
 	})
+}
+
+// asks tells whether the agent asks this engine for its containers.
+func (a *Agent) asks(name string) bool {
+	return slices.ContainsFunc(a.Engines, func(e engine.Engine) bool { return e.Name() == name })
 }
 
 // stranger describes a container by its record or, where there is none, by its process.

@@ -63,6 +63,7 @@ type model struct {
 	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
 	records    map[key]store.Supervised // of an earlier agent, as of this one's start
 	hadHolder  bool
+	stuck      map[uint64]bool // listeners, by the holder's number, of which an agent that was killed may have taken calls along
 	lastHandle supervise.Container
 	rested     time.Time // when the next survey may begin
 	lastSave   time.Time
@@ -98,6 +99,7 @@ func newModel(a *Agent, exported map[string]string) *model {
 	return &model{
 		agent: a, exported: maps.Clone(exported), containers: map[key]*tracked{}, observed: map[kernel.ID]*tracked{},
 		modes: map[string]*workloadMode{}, orders: map[string]*ward.Orders{}, strangers: map[string][]holder.Kept{}, records: map[key]store.Supervised{},
+		stuck:    map[uint64]bool{},
 		problems: map[string]string{}, lastSave: a.Now(),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/holder"
 	"github.com/whittle-sec/whittle/internal/inject"
 	"github.com/whittle-sec/whittle/internal/store"
@@ -110,30 +111,24 @@ func (a *Agent) recover(ctx context.Context, k key, r store.Supervised) {
 	})
 }
 
-// kickStuck threads, whose notifications an agent that was killed has taken along: interrupted, they ask again.
-func (a *Agent) kickStuck(ctx context.Context) {
+// kickStuck threads of a container, whose notifications an agent that was killed has taken along: interrupted, they ask
+// again. Those who have asked this agent ask it once more, which does no harm.
+func (a *Agent) kickStuck(ctx context.Context, c *tracked, view api.Container) {
+	r, err := requestFor(view)
+	if err != nil {
+		return // it has just ended
+	}
 	var all []int
-	err := a.ask(ctx, func(m *model) error {
-		for _, c := range m.containers {
-			if c.held == nil && len(c.waiting) == 0 || c.gone {
-				continue
-			}
-			r, err := requestFor(c.view)
-			if err != nil {
-				continue // it has just ended
-			}
-			for _, pid := range processesOf(r) {
-				all = append(all, waitingThreads(pid)...)
-			}
-		}
-		return nil
-	})
-	if err != nil || len(all) == 0 {
+	for _, pid := range processesOf(r) {
+		all = append(all, waitingThreads(pid)...)
+	}
+	if len(all) == 0 {
 		return
 	}
 	if err := inject.Kick(ctx, a.Supervising.Exe, all); err != nil {
 		_ = a.ask(ctx, func(m *model) error {
-			m.problem("held calls", fmt.Sprintf("%d threads wait for an agent that was killed and cannot be woken: %v", len(all), err))
+			m.event(kindProblem, c, fmt.Sprintf("%s: %d threads wait for an agent that was killed and cannot be woken: %v",
+				view.Name, len(all), err))
 			return nil
 		})
 	}
