@@ -102,6 +102,26 @@ func TestSkipAndAttest(t *testing.T) {
 	}
 }
 
+// A process that may not load filters without no_new_privs gets that too, and we say so.
+func TestNoNewPrivs(t *testing.T) {
+	testenv.NeedRoot(t)
+	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	for want, attr := range map[bool]*syscall.SysProcAttr{true: attr, false: nil} {
+		c := startAs(t, attr, "/bin/sleep", "60")
+		until(t, "it to sleep", func() bool { return stateOf(c.Process.Pid) == 'S' })
+		report, err := Survey(Request{PIDs: []int{c.Process.Pid}}, nil)
+		if err != nil || len(report.Processes) != 1 || report.Processes[0].SetsNoNewPrivs != want {
+			t.Errorf("Survey: got %+v, %v; want no_new_privs to be set: %v", report, err, want)
+		}
+		if p := inject(t, Request{PIDs: []int{c.Process.Pid}, Program: noMkdir(t)}).Processes[0]; p.NoNewPrivs != want {
+			t.Errorf("got %+v, want no_new_privs set: %v", p, want)
+		}
+		if s, err := readStatus(procPath(c.Process.Pid, "/status")); err != nil || s.noNewPrivs != want {
+			t.Errorf("got %+v, %v; want no_new_privs: %v", s, err, want)
+		}
+	}
+}
+
 // Threads whose filters have grown apart get theirs one by one, and each brings a listener.
 func TestDiverged(t *testing.T) {
 	testenv.NeedRoot(t)

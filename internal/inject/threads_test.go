@@ -21,7 +21,7 @@ import (
 
 // serveThreads is a server with 45 threads and more that echoes. It prints its address.
 func serveThreads() {
-	for range 40 {
+	for range 48 {
 		go func() {
 			runtime.LockOSThread()
 			for {
