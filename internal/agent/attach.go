@@ -320,7 +320,7 @@ func (m *model) hold(c *tracked, pid, fd int) (err error) {
 func (m *model) follow(c *tracked) (err error) {
 	c.id, err = m.agent.Observer.Follow(kernel.Target{
 		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID, Late: true, Held: true,
-		StopSignal: c.reg.Container.StopSignal,
+		StopSignal: c.reg.Container.StopSignal, NameOf: nameOf(c.view.Workload.Command),
 	})
 	if err != nil {
 		return err

@@ -123,7 +123,7 @@ func (m *model) take(c *tracked) {
 func (m *model) arm(c *tracked, late bool) error {
 	target := kernel.Target{
 		CgroupID: c.view.CgroupID, MountNS: c.view.MountNS, InitPID: c.view.PID,
-		Late: late, StopSignal: c.reg.Container.StopSignal, Filtered: filtered(c.reg),
+		Late: late, StopSignal: c.reg.Container.StopSignal, Filtered: filtered(c.reg), NameOf: nameOf(c.view.Workload.Command),
 	}
 	if _, ours := m.agent.tokenOf(c.reg.Profile); ours || len(m.strangers[c.key.id]) > 0 || m.wasHeld(c) {
 		return m.armHeld(c, target, late)

@@ -42,6 +42,9 @@ type Target struct {
 	Held bool
 	// StopSignal of the image; 0 means SIGTERM.
 	StopSignal int
+	// NameOf a process of a late container is the path that its program was executed by; "" when it is not known. An
+	// exec tells that path, but /proc only the one without symbolic links: another role would come of it.
+	NameOf func(pid int) string
 }
 
 // Allowed is what a filter that can deny lets through, for Watch.

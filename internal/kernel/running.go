@@ -87,6 +87,11 @@ func (c *container) nameRunning() {
 		if err != nil || unix.Stat(exe, &st) != nil {
 			continue
 		}
+		if n, err := strconv.Atoi(pid); err == nil && c.target.NameOf != nil {
+			if name := c.target.NameOf(n); name != "" {
+				path = name
+			}
+		}
 		dev := uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)) // as the kernel has it
 		c.roles[[2]uint64{st.Ino, dev}] = path
 	}
