@@ -53,6 +53,7 @@ var sections = []struct {
 	{"supervised", (*bench).supervisedSteady},
 	{"held", (*bench).heldCost},
 	{"boot", (*bench).supervisedBoot},
+	{"pause", (*bench).attachUnderLoad},
 }
 
 func sectionNames() string {
@@ -65,8 +66,9 @@ func sectionNames() string {
 
 // commands are what this program is when it is started by itself, inside of what is measured.
 var commands = map[string]func() error{
-	loopCommand: func() error { return loop(os.Args[2]) },
-	heldCommand: timeCalls,
+	loopCommand:  func() error { return loop(os.Args[2]) },
+	heldCommand:  timeCalls,
+	serveCommand: serve,
 }
 
 func main() {

@@ -3,20 +3,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // subject is a service that is measured. Its port is no part of its command line, so that it is the same workload each time.
@@ -29,7 +24,7 @@ type subject struct {
 	reload   string // the signal, if it has one
 	workload string // ID, once it was learned
 	options  func(bed *supervisedBed, container string, port int) ([]string, error)
-	ask      func(port int) error // on a connection of its own; nil when it answered
+	open     func(port int) (*session, error) // nil for what serves nobody
 	load     func(ctx context.Context, i *instance) (loaded, error)
 	prepare  func(ctx context.Context, bed *supervisedBed) error // before the first start
 	fill     func(ctx context.Context, i *instance) error        // while it is learned for the first time
@@ -68,7 +63,7 @@ func redisSubject() *subject {
 			volume, err := file(bed, container, "/etc/bench.conf", fmt.Sprintf("port %d\nbind 127.0.0.1\ndir /tmp\nsave \"\"\n", port))
 			return []string{volume}, err
 		},
-		ask: func(port int) error { return exchange(port, "PING\r\n", "+PONG") },
+		open: func(port int) (*session, error) { return openSession(port, redisExchange) },
 	}
 }
 
@@ -84,45 +79,15 @@ func nginxSubject() *subject {
 			volume, err := file(bed, container, "/etc/bench.conf", fmt.Sprintf(benchNginx, port))
 			return []string{volume}, err
 		},
-		ask: func(port int) error {
-			return exchange(port, "GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n", "HTTP/1.1 ")
-		},
+		open: func(port int) (*session, error) { return openSession(port, httpExchange) },
 	}
-}
-
-// exchange a request for the beginning of its answer.
-func exchange(port int, request, want string) error {
-	conn, err := dial(port)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, request); err != nil {
-		return err
-	}
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(conn, got); err != nil {
-		return err
-	}
-	if string(got) != want {
-		return fmt.Errorf("it answers %q", got)
-	}
-	return nil
-}
-
-func dial(port int) (net.Conn, error) {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 5*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	return conn, conn.SetDeadline(time.Now().Add(5 * time.Second))
 }
 
 // postgresSubject works on a copy of one database, which is made before anything is measured.
 func postgresSubject() *subject {
 	s := &subject{
 		name: "postgresql", follow: "^(postgresql|libpq)", tools: []string{"postgres", "pgbench"}, load: pgbenchLoad, reload: "HUP",
-		ask: askPostgres,
+		open: openPostgres,
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	account, err := user.Lookup("postgres")
@@ -177,36 +142,4 @@ func quietly(cmd *exec.Cmd) error {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return nil
-}
-
-// askPostgres opens a session: it answers once it is ready for a query.
-func askPostgres(port int) error {
-	conn, err := dial(port)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	text := "user\x00postgres\x00database\x00postgres\x00\x00"
-	message := binary.BigEndian.AppendUint32(nil, uint32(8+len(text)))
-	message = append(binary.BigEndian.AppendUint32(message, 3<<16), text...) // version 3.0 of the protocol
-	if _, err := conn.Write(message); err != nil {
-		return err
-	}
-	in := bufio.NewReader(conn)
-	for {
-		var head [5]byte
-		if _, err := io.ReadFull(in, head[:]); err != nil {
-			return err
-		}
-		if _, err := in.Discard(int(binary.BigEndian.Uint32(head[1:])) - 4); err != nil {
-			return err
-		}
-		switch head[0] {
-		case 'Z':
-			_, err := conn.Write([]byte{'X', 0, 0, 0, 4})
-			return err
-		case 'E':
-			return errors.New("it is starting up")
-		}
-	}
 }

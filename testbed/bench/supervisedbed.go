@@ -186,7 +186,7 @@ func (bed *supervisedBed) start(ctx context.Context, s *subject, v variant) (*in
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	answered := i.answers(ctx)
+	answered := answers(ctx, i.open, i.port)
 	i.boot = time.Since(began)
 	if err := errors.Join(cmd.Wait(), answered, bed.identify(ctx, i)); err != nil {
 		logs, _ := bed.env.Command(context.WithoutCancel(ctx), "logs", i.container).CombinedOutput()
@@ -196,9 +196,9 @@ func (bed *supervisedBed) start(ctx context.Context, s *subject, v variant) (*in
 }
 
 // answers waits for the first answer. It asks often: what is compared differs by some ms.
-func (i *instance) answers(ctx context.Context) (err error) {
+func answers(ctx context.Context, open func(int) (*session, error), port int) (err error) {
 	for began := time.Now(); time.Since(began) < 20*time.Second && ctx.Err() == nil; time.Sleep(time.Millisecond) {
-		if err = i.ask(i.port); err == nil {
+		if err = askOnce(open, port); err == nil {
 			return nil
 		}
 	}

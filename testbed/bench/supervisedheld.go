@@ -29,7 +29,7 @@ const (
 
 // heldSubject is a program that makes a boot-only call over and over: setuid to the user that it is.
 func heldSubject() *subject {
-	return &subject{name: "held", command: []string{"/probe", heldCommand}, ask: func(int) error { return nil },
+	return &subject{name: "held", command: []string{"/probe", heldCommand},
 		options: func(_ *supervisedBed, _ string, calls int) ([]string, error) {
 			return []string{"--rm", fmt.Sprintf("--env=%s=%d", heldVariable, calls)}, nil
 		}}
