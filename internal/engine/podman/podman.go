@@ -163,6 +163,15 @@ func describe(in inspection) engine.Container {
 		}
 		c.Labels[printable(key)] = printable(value)
 	}
+	// The hooks see annotations only, so that is where people say it. Both count, and the annotation wins, as it does there.
+	for key, value := range in.Config.Annotations {
+		if strings.HasPrefix(strings.TrimPrefix(key, "io."), "whittle.") {
+			if c.Labels == nil {
+				c.Labels = make(map[string]string)
+			}
+			c.Labels[printable(key)] = printable(value)
+		}
+	}
 	return c
 }
 
