@@ -171,6 +171,8 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 
 	if (!c || !(c->flags & FLAG_LEARN))
 		return 0;
+	if (c->flags & FLAG_INJECT && task->ptrace)
+		return 0;
 	t = bpf_task_storage_get(&tasks, task, 0, 0);
 	if (!t || t->uid != c->uid) {
 		if (!admit(task, c))
@@ -326,6 +328,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	__u32 nr, lane = LANE_RUNTIME;
 
 	if (!c)
+		return 0;
+	if (c->flags & FLAG_INJECT && task->ptrace)
 		return 0;
 	t = bpf_task_storage_get(&tasks, task, 0, 0);
 	if (c->flags & FLAG_LEARN) {

@@ -55,6 +55,7 @@ enum container_flag {
 	FLAG_WATCH = 2,	 /* report what its filter denies, by the sets in allowed */
 	FLAG_LATE = 4,	 /* was running when it was added */
 	FLAG_HELD = 8,	 /* a supervisor answers what its filter holds, and tells what was refused */
+	FLAG_INJECT = 16, /* calls of traced tasks are the injector's, and not recorded */
 };
 
 /* Why something was not recorded. Each counts the times; none is ever reset while the container is observed. */

@@ -178,7 +178,7 @@ func (a *Agent) attach(ctx context.Context, s site, out api.AttachResult, how st
 	if err != nil {
 		return out, fmt.Errorf("nothing was changed: %w", err)
 	}
-	result, err := inject.Run(ctx, a.Supervising.Exe, s.request)
+	result, err := a.inject(ctx, s.c, s.request)
 	if err != nil {
 		return out, errors.Join(fmt.Errorf("attach to %s: %w", s.view.Name, err), a.Store.AbandonSupervision(ctx, seq))
 	}
@@ -236,6 +236,26 @@ func (a *Agent) programFor(ctx context.Context, s site) ([]bpf.RawInstruction, e
 		return nil, err
 	}
 	return filter.Compile(rules)
+}
+
+// inject with the observer looking away: what the injector has a process call is not the container's.
+func (a *Agent) inject(ctx context.Context, c *tracked, r inject.Request) (inject.Result, error) {
+	tell := func(now bool) error {
+		return a.ask(context.WithoutCancel(ctx), func(m *model) error {
+			if c.id == 0 || c.gone {
+				return nil
+			}
+			return m.agent.Observer.Injecting(c.id, now)
+		})
+	}
+	if err := tell(true); err != nil {
+		return inject.Result{}, err
+	}
+	result, err := inject.Run(ctx, a.Supervising.Exe, r)
+	if tellErr := tell(false); err == nil && tellErr != nil {
+		result.Problems = append(result.Problems, tellErr.Error())
+	}
+	return result, err
 }
 
 func recordOf(s site, how string) store.Supervised {

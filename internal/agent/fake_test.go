@@ -15,6 +15,7 @@ import (
 
 func (o *observer) Follow(t kernel.Target) (kernel.ID, error)    { return o.Observe(t) }
 func (o *observer) Settle(id kernel.ID) (observe.Trace, error)   { return o.Trace(id) }
+func (o *observer) Injecting(kernel.ID, bool) error              { return nil }
 func (o *observer) Hold(kernel.ID) error                         { return nil }
 func (o *observer) Arrivals() <-chan kernel.Arrival              { return nil }
 func (o *observer) AlsoWatch(kernel.ID, kernel.Allowed) error    { return nil }

@@ -51,7 +51,7 @@ func (m *model) reach(c *tracked, pids ...int) {
 	m.agent.start(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), attachTime)
 		defer cancel()
-		result, err := inject.Run(ctx, m.agent.Supervising.Exe, request)
+		result, err := m.agent.inject(ctx, c, request)
 		asked := m.agent.ask(context.Background(), func(m *model) error {
 			c.reaching = false
 			if c.held != h || c.gone {

@@ -29,6 +29,7 @@ type Observer interface {
 	Denials() <-chan kernel.Denial
 	Follow(t kernel.Target) (kernel.ID, error)
 	Settle(id kernel.ID) (observe.Trace, error)
+	Injecting(id kernel.ID, now bool) error
 	Hold(id kernel.ID) error
 	Arrivals() <-chan kernel.Arrival
 	AlsoWatch(id kernel.ID, a kernel.Allowed) error

@@ -127,10 +127,11 @@ type bpfContainer struct {
 type bpfContainerFlag uint32
 
 const (
-	bpfContainerFlagFLAG_LEARN bpfContainerFlag = 1
-	bpfContainerFlagFLAG_WATCH bpfContainerFlag = 2
-	bpfContainerFlagFLAG_LATE  bpfContainerFlag = 4
-	bpfContainerFlagFLAG_HELD  bpfContainerFlag = 8
+	bpfContainerFlagFLAG_LEARN  bpfContainerFlag = 1
+	bpfContainerFlagFLAG_WATCH  bpfContainerFlag = 2
+	bpfContainerFlagFLAG_LATE   bpfContainerFlag = 4
+	bpfContainerFlagFLAG_HELD   bpfContainerFlag = 8
+	bpfContainerFlagFLAG_INJECT bpfContainerFlag = 16
 )
 
 type bpfDenial struct {

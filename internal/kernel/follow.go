@@ -79,6 +79,24 @@ func (o *Observer) Hold(id ID) error {
 	return nil
 }
 
+// Injecting says that a filter is being put into the container's processes by ptrace, or no longer: what their threads call
+// while they are traced is not their own, and is not recorded.
+func (o *Observer) Injecting(id ID, now bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.containers[id]
+	if c == nil {
+		return fmt.Errorf("inject into container %d: %w", id, ErrUnknown)
+	}
+	flags := &o.shared.containers[c.index].Flags
+	if now {
+		atomic.OrUint32(flags, uint32(bpfContainerFlagFLAG_INJECT))
+	} else {
+		atomic.AndUint32(flags, ^uint32(bpfContainerFlagFLAG_INJECT))
+	}
+	return nil
+}
+
 // SetStage puts a container into a stage that no mark told of: one that never accepts a connection has booted, too. A
 // mark that the kernel makes meanwhile wins.
 func (o *Observer) SetStage(id ID, stage observe.Stage) error {

@@ -4,7 +4,9 @@ package kernel
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 // family is a shell with a subshell of its own and another program.
@@ -176,6 +179,57 @@ func TestBirthEnds(t *testing.T) {
 		}
 		if time.Since(began) > 4*birthTime {
 			t.Fatal("its birth does not end")
+		}
+	}
+}
+
+// What a tracer has a task call is not the container's own, while a filter is put into it.
+func TestInjectedCallsAreNotRecorded(t *testing.T) {
+	o := open(t)
+	for _, injecting := range []bool{false, true} {
+		g := newCgroup(t)
+		id, err := o.Observe(Target{CgroupID: g.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Injecting(id, injecting); err != nil {
+			t.Fatal(err)
+		}
+		traced(t, g.command("/bin/true"))
+		trace, err := o.Finish(id, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := made(trace, observe.LaneService)[syscalls.X86_64]; got.Empty() != injecting {
+			t.Errorf("injecting %v: recorded %v", injecting, got.Names(syscalls.X86_64))
+		}
+		if len(trace.Denied) != 0 {
+			t.Errorf("injecting %v: what was not recorded is taken for refused: %v", injecting, trace.Denied)
+		}
+	}
+}
+
+// traced runs a command under ptrace from its exec to its end.
+func traced(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	runtime.LockOSThread() // the tracer is a thread
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr.Ptrace = true
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait() // it has been reaped
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(cmd.Process.Pid, &status, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || status.Exited() || status.Signaled() {
+			return
+		}
+		if err := unix.PtraceCont(cmd.Process.Pid, 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

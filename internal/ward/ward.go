@@ -67,6 +67,12 @@ func OrdersOf(p policy.Policy, revision int, o plan.Options) *Orders {
 	return &Orders{Plan: plan.Make(p, o), Policy: p, Revision: revision, programs: slices.Sorted(maps.Keys(programs))}
 }
 
+// has tells whether a program has a role.
+func (o *Orders) has(path string) bool {
+	_, ok := slices.BinarySearch(o.programs, path)
+	return ok
+}
+
 // Ward is one supervised container. Its methods may be called by any goroutine.
 type Ward struct {
 	Tally *supervise.Tally
@@ -158,8 +164,14 @@ func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
 	asker := plan.Asker{Phase: w.Phase()}
 	if who, ok := w.kernel.Who(kernel.ID(w.observed.Load()), h.TID); ok {
 		asker.Lane, asker.Birth = who.Lane, who.Birth
-		if who.Role.Exe != "" {
-			asker.Role = policy.RoleKey(who.Role.Exe, who.Role.Generation)
+		if asker.Role = policy.RoleKey(who.Role.Exe, who.Role.Generation); o.has(who.Role.Exe) || asker.Lane != observe.LaneService {
+			return asker
+		}
+		// The program has other names than the one it was learned by: a link, or where a link leads.
+		if t, err := supervise.Lookup(h.TID); err == nil {
+			if role := w.known.find(t, o.programs); role != "" {
+				asker.Role = role
+			}
 		}
 		return asker
 	}
