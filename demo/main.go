@@ -58,6 +58,7 @@ type demo struct {
 	client   *api.Client
 	out      io.Writer
 	services []*service
+	before   map[string]bool // which of the probed calls pass without Whittle
 }
 
 func run(ctx context.Context, whittle string) (err error) {
@@ -76,6 +77,11 @@ func run(ctx context.Context, whittle string) (err error) {
 		}
 		if failed := d.clean(); failed != nil {
 			err = fmt.Errorf("%v; clean up %s: %w", err, dir, failed)
+		}
+	}()
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			d.explain()
 		}
 	}()
 	steps := []func(context.Context) error{d.prepare, d.learn, d.report, d.attach, d.enforce, d.attackService, d.attackExec, d.end}
@@ -125,7 +131,8 @@ func (d *demo) cli(ctx context.Context, args ...string) (string, error) {
 func (d *demo) show(ctx context.Context, args ...string) error {
 	fmt.Fprintf(d.out, "$ whittle %s\n", strings.Join(args, " "))
 	text, err := d.cli(ctx, args...)
-	fmt.Fprint(d.out, text)
+	// What whittle says is to be typed names the demo's own agent, which is left out above, too.
+	fmt.Fprint(d.out, strings.ReplaceAll(text, fmt.Sprintf(" --state %s --socket %s", d.path("state"), d.path("whittle.sock")), ""))
 	return err
 }
 
@@ -133,6 +140,17 @@ func (d *demo) show(ctx context.Context, args ...string) error {
 func (d *demo) podman(ctx context.Context, args ...string) (string, error) {
 	fmt.Fprintf(d.out, "$ podman %s\n", strings.Join(args, " "))
 	return d.env.Run(ctx, args...)
+}
+
+// explain what went wrong, as far as the agent knows: it is gone when the error is printed.
+func (d *demo) explain() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, args := range [][]string{{"status"}, {"event", "list", "--limit", "30"}} {
+		if text, err := d.cli(ctx, args...); err == nil {
+			fmt.Fprintf(os.Stderr, "\n$ whittle %s\n%s", strings.Join(args, " "), text)
+		}
+	}
 }
 
 // clean ends everything that the demo started, in the opposite order, whatever state it is in.

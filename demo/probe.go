@@ -67,33 +67,40 @@ type target struct {
 	pid  int
 }
 
-// probe processes and print a table: a line for each call, a column for each process.
-func (d *demo) probe(targets []target) (all []map[string]bool, err error) {
+// probe processes that serve under enforcement, and print a table: a line for each call, and in it what comes of the call
+// without Whittle, and in each of the processes.
+func (d *demo) probe(targets []target) error {
+	all := []map[string]bool{d.before}
 	for _, t := range targets {
 		through, err := reached(t.pid)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		all = append(all, through)
+		for call := range mustLose {
+			if through[call] {
+				return fmt.Errorf("%s can still call %s", t.name, call)
+			}
+		}
 	}
 	w := tabwriter.NewWriter(d.out, 0, 8, 2, ' ', 0)
-	fmt.Fprint(w, "CALL")
+	fmt.Fprint(w, "CALL\tWITHOUT WHITTLE")
 	for _, t := range targets {
 		fmt.Fprintf(w, "\t%s", strings.ToUpper(t.name))
 	}
 	fmt.Fprintln(w)
 	for _, p := range probed {
 		fmt.Fprint(w, p.call)
-		for i := range targets {
+		for _, through := range all {
 			answer := "refused"
-			if all[i][p.call] {
-				answer = "the kernel takes it"
+			if through[p.call] {
+				answer = "passes"
 			}
 			fmt.Fprintf(w, "\t%s", answer)
 		}
 		fmt.Fprintln(w)
 	}
-	return all, w.Flush()
+	return w.Flush()
 }
 
 // pidOf a container's first process.

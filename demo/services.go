@@ -182,6 +182,14 @@ func (d *demo) seed(ctx context.Context) error {
 	if _, err := redis.cli(ctx, "set", "kept", "1"); err != nil {
 		return err
 	}
+	// No agent runs yet: nothing is learned from what is tried here.
+	pid, err := d.pidOf(ctx, redis.name)
+	if err != nil {
+		return err
+	}
+	if d.before, err = reached(pid); err != nil {
+		return err
+	}
 	for _, s := range []*service{redis, postgres} {
 		if err := d.remove(ctx, s.name); err != nil {
 			return err

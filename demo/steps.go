@@ -15,7 +15,7 @@ import (
 )
 
 // learnFor is long enough for what the loads do, and much shorter than what `whittle agent --mode auto` waits for.
-const learnFor = 24 * time.Second
+const learnFor = 28 * time.Second
 
 // prepare a private Podman, the images, their data and the agent.
 func (d *demo) prepare(ctx context.Context) (err error) {
@@ -66,11 +66,11 @@ func (d *demo) learn(ctx context.Context) error {
 		s.startLoad(ctx)
 	}
 	begin := time.Now()
-	fmt.Fprintf(d.out, "%6s", "TIME")
+	head := fmt.Sprintf("%6s", "TIME")
 	for _, s := range d.services {
-		fmt.Fprintf(d.out, "  %-34s", strings.ToUpper(s.name))
+		head += fmt.Sprintf("  %-37s", strings.ToUpper(s.name))
 	}
-	fmt.Fprintln(d.out)
+	fmt.Fprintln(d.out, strings.TrimRight(head, " "))
 	for i := 1; time.Since(begin) < learnFor; i++ {
 		if err := sleep(ctx, time.Until(begin.Add(time.Duration(i)*4*time.Second))); err != nil {
 			return err
@@ -84,7 +84,7 @@ func (d *demo) learn(ctx context.Context) error {
 			}
 		}
 	}
-	fmt.Fprintf(d.out, "p: how likely an unseen call is in the next burst of work, at most. `whittle agent --mode auto` waits longer than a demo\n")
+	fmt.Fprintln(d.out, "p: at most so likely is an unseen call in the next burst of work. `whittle agent --mode auto` waits longer than a demo.")
 	if err := d.stopAll(ctx); err != nil {
 		return err
 	}
@@ -100,12 +100,12 @@ func (d *demo) printLearned(ctx context.Context, at time.Duration) error {
 	for _, s := range d.services {
 		cell := "?"
 		if c, ok := containerOf(status, s.name); ok {
-			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
+			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %-5.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
 			if c.BootEnd > 0 {
-				cell += fmt.Sprintf(", boot %.2f s", c.BootEnd.Seconds())
+				cell += fmt.Sprintf(" boot %.2f s", c.BootEnd.Seconds())
 			}
 		}
-		line += fmt.Sprintf("  %-34s", cell)
+		line += fmt.Sprintf("  %-37s", cell)
 	}
 	_, err = fmt.Fprintln(d.out, strings.TrimRight(line, " "))
 	return err
@@ -168,16 +168,23 @@ func (d *demo) ended(ctx context.Context, n int) error {
 	})
 }
 
-// report what each phase keeps.
+// report what each phase keeps, and who keeps what: the part of `policy show` that is about supervision.
 func (d *demo) report(ctx context.Context) error {
-	d.say("What each may do in which phase, and what it loses when it serves")
+	d.say("What each may do in which phase, and what it loses once it serves")
 	for _, s := range d.services {
 		fmt.Fprintf(d.out, "$ whittle policy show %s\n", s.name)
 		text, err := d.cli(ctx, "policy", "show", s.name)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(d.out, text)
+		head, rest, _ := strings.Cut(text, "\n\n")
+		_, rest, found := strings.Cut(rest, "\nSUPERVISED")
+		phases, rest, more := strings.Cut(rest, "\nopen ")
+		if !found || !more {
+			return fmt.Errorf("policy show %s says nothing of supervision: %s", s.name, text)
+		}
+		_, asking, _ := strings.Cut(rest, "\nasking costs")
+		fmt.Fprintf(d.out, "%s\n  …\nSUPERVISED%s\n  …\nasking costs%s\n", head, phases, strings.TrimRight(asking, "\n"))
 	}
 	return nil
 }
