@@ -54,6 +54,7 @@ var sections = []struct {
 	{"held", (*bench).heldCost},
 	{"boot", (*bench).supervisedBoot},
 	{"pause", (*bench).attachUnderLoad},
+	{"footprint", (*bench).footprint},
 }
 
 func sectionNames() string {

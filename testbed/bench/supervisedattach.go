@@ -29,7 +29,7 @@ type pauses struct {
 	name                        string
 	attaches, processes         int
 	threads, exchanges, errors  int
-	each, container, took, wait []float64 // ms
+	each, container, took, wait []float64 // ms; each is a container's by the number of its processes
 }
 
 // attachUnderLoad measures how long attaching stops what it attaches to, and whether its clients notice.
@@ -136,15 +136,15 @@ func (p *pauses) attach(ctx context.Context, c *api.Client, name string, port in
 	p.took = append(p.took, float64(time.Since(began))/1e6)
 	time.Sleep(loadAfter)
 	l.stop()
-	if !r.Complete {
+	if !r.Complete || len(r.Processes) == 0 {
 		return fmt.Errorf("attach to %s is not complete: %v", name, r)
 	}
 	p.attaches++
 	p.container = append(p.container, float64(r.Paused)/1e6)
 	for _, x := range r.Processes {
 		p.processes, p.threads = p.processes+1, p.threads+x.Threads
-		p.each = append(p.each, float64(x.Pause)/1e6)
 	}
+	p.each = append(p.each, float64(r.Paused)/1e6/float64(len(r.Processes)))
 	p.exchanges, p.errors = p.exchanges+l.exchanges, p.errors+l.failed
 	p.wait = append(p.wait, float64(l.longest)/1e6)
 	if l.failed > 0 {
@@ -228,8 +228,8 @@ func (l *sustained) stop() {
 func tabulatePauses(r *report, all []*pauses) {
 	t := r.table("Attaching to what runs", fmt.Sprintf("`whittle attach` to containers under load: %d connections that exchange a request and an answer "+
 		"all the time, with 0.5 ms in between, and one that is opened anew each time. Each container is new, and is attached to once; it runs under the engine's default profile before, and is "+
-		"enforced at once. How long each process did not run, and how long no process of the container did, in ms.", sessions),
-		"server", "attaches", "processes", "threads", "process, median", "p99", "container, median", "most", "the command, median", "longest wait of a client, median",
+		"enforced at once. How long the container stood still, in ms, and that by the number of its processes, which are all stopped at the same time.", sessions),
+		"server", "attaches", "processes", "threads", "a process, median", "p99", "container, median", "most", "the command, median", "longest wait of a client, median",
 		"exchanges", "errors", "bar")
 	attaches, failed := 0, 0
 	for _, p := range all {

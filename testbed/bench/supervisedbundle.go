@@ -179,7 +179,11 @@ func (bs *bundles) start(ctx context.Context, name string, threads int) (b bundl
 	if b.pid, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
 		return b, err
 	}
-	return b, answers(ctx, openEcho, b.port)
+	if err := answers(ctx, openEcho, b.port); err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return b, fmt.Errorf("%w: %s", err, text[:min(len(text), 2000)])
+	}
+	return b, nil
 }
 
 // remove a container, also after SIGINT.
