@@ -4,11 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/hint"
@@ -19,6 +21,7 @@ import (
 func newPolicyExport(a *app) *cobra.Command {
 	var format, lane, name string
 	var phases []string
+	var supervised bool
 	cmd := &cobra.Command{
 		Use:   "export WORKLOAD|FILE",
 		Short: "write a policy as a profile that engines, Kubernetes or systemd enforce",
@@ -35,6 +38,9 @@ func newPolicyExport(a *app) *cobra.Command {
 			p, err := a.whole(cmd, args[0])
 			if err != nil {
 				return err
+			}
+			if supervised {
+				return a.exportSupervised(cmd.Context(), p, args[0], format)
 			}
 			text, print, err := export(p, sel, format, name)
 			if err != nil {
@@ -55,8 +61,43 @@ func newPolicyExport(a *app) *cobra.Command {
 	cmd.Flags().StringVarP(&format, "format", "f", "oci", "oci (engines), spo (Kubernetes) or systemd")
 	cmd.Flags().StringSliceVar(&phases, "phase", nil, "only these phases (boot, run, reload, stop); default all")
 	cmd.Flags().StringVar(&lane, "lane", "", "exec: also what podman exec and health checks need")
+	cmd.Flags().BoolVar(&supervised, "supervised", false, "hold what is rare and risky and have the agent answer it: for engines without "+
+		"whittle's hook, such as Docker from 23 on (docker run --security-opt seccomp=FILE)")
 	cmd.Flags().StringVar(&name, "name", "", "metadata.name of a SeccompProfile; default the workload's")
 	return cmd
+}
+
+// exportSupervised writes a profile whose held calls the agent answers.
+func (a *app) exportSupervised(ctx context.Context, p policy.Policy, ref, format string) error {
+	if isFile(ref) || format != "oci" {
+		return usageError{hint.Add(errors.New("a supervised profile is an engine's, of a workload that the agent knows"),
+			"name a workload of whittle policy list, with --format oci")}
+	}
+	s, err := a.stored(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	history, err := s.History(ctx, ref)
+	if err != nil || len(history) == 0 {
+		return errors.Join(err, fmt.Errorf("%s has no history", ref))
+	}
+	socket, err := a.listenerSocket()
+	if err != nil {
+		return err
+	}
+	profile, err := agent.SupervisedProfile(p, history[len(history)-1].Version, socket)
+	if err != nil {
+		return err
+	}
+	text, err := filter.MarshalOCI(profile)
+	if err != nil {
+		return err
+	}
+	a.warnExport(p, policy.Selection{})
+	a.say("note: a container under this profile does not start unless the agent's holder answers at %s", socket)
+	_, err = a.out.Write(text)
+	return err
 }
 
 // export a policy; print is the fingerprint of what an engine would make of it.

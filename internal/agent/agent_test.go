@@ -477,7 +477,7 @@ func TestEnforced(t *testing.T) {
 		}
 	}
 	// 1, 16, 256, 4096, and the rest at the end: counts, not rows.
-	if len(refused) != 6 || refused[0] != "refused: web-1: refused: unshare by sh?[77] lane exec, EPERM; to allow it: whittle policy allow web-2c9a unshare" ||
+	if len(refused) != 6 || refused[0] != "refused: web-1: refused: unshare by sh?[77] lane exec, EPERM; to allow it from the next start on: whittle policy allow web-2c9a unshare" ||
 		!r.journaled("lane exec, EPERM, 20000 times")() || !r.journaled("keyctl by ?[0] lane service")() {
 		t.Errorf("journaled\n%s", strings.Join(refused, "\n"))
 	}

@@ -46,6 +46,8 @@ type site struct {
 	orders  *ward.Orders
 	held    bool // its calls are held
 	deaf    bool // they are, and nobody reads its listeners: they were lost
+
+	program []bpf.RawInstruction // that was injected before
 }
 
 // Attach to a running container.
@@ -65,6 +67,9 @@ func (a *Agent) Attach(ctx context.Context, by api.Peer, r api.AttachRequest) (a
 		return api.AttachResult{}, err
 	}
 	s.request.Listener, s.request.Skip = true, !s.deaf
+	if s.held && !s.deaf && s.program != nil {
+		s.request.Program = s.program // one listener per process: only those without the filter get it
+	}
 	out := api.AttachResult{Container: s.view.Name, Workload: s.view.WorkloadName, DryRun: r.DryRun, Mode: r.Mode}
 	out.Open, out.Held = openAndHeld(s.orders, policy.Run)
 	if p := s.orders.Policy; !p.Complete {
@@ -73,7 +78,11 @@ func (a *Agent) Attach(ctx context.Context, by api.Peer, r api.AttachRequest) (a
 	if r.DryRun {
 		return a.survey(s, rules, out)
 	}
-	out, err = a.attach(ctx, s, out, "attach")
+	if s.held && !s.deaf && s.program == nil { // whatever runs in it was started under its filter
+		out.Complete, out.Warnings = true, append(out.Warnings, s.view.Name+" is supervised since its start")
+	} else {
+		out, err = a.attach(ctx, s, out, "attach")
+	}
 	if err != nil || r.Mode == "" {
 		return out, err
 	}
@@ -95,6 +104,9 @@ func (a *Agent) siteOf(ctx context.Context, ref string, pid int) (s site, err er
 			return err
 		}
 		s.c, s.view, s.held = c, c.view, c.held != nil
+		if s.held {
+			s.program = c.held.program
+		}
 		s.deaf = c.held == nil && m.wasHeld(c) || c.held != nil && c.held.supervisor.Listeners(c.held.handle) == 0
 		return nil
 	})
@@ -179,17 +191,16 @@ func (a *Agent) attach(ctx context.Context, s site, out api.AttachResult, how st
 		return out, fmt.Errorf("nothing was changed: %w", err)
 	}
 	result, err := a.inject(ctx, s.c, s.request)
-	if err != nil {
-		return out, errors.Join(fmt.Errorf("attach to %s: %w", s.view.Name, err), a.Store.AbandonSupervision(ctx, seq))
-	}
 	fill(&out, result)
-	if out.Listeners == 0 && how == "attach" && !s.held {
-		result.Close()
-		if err := a.Store.AbandonSupervision(ctx, seq); err != nil {
-			out.Warnings = append(out.Warnings, err.Error())
+	if out.Listeners == 0 && (how == "attach" || err != nil) { // nothing that was intended is in the kernel
+		if err != nil {
+			err = fmt.Errorf("attach to %s: %w", s.view.Name, err)
 		}
-		out.Complete = false
-		return out, nil
+		out.Complete = out.Complete && s.held
+		return out, errors.Join(err, a.Store.AbandonSupervision(ctx, seq))
+	}
+	if err != nil { // somebody has to read the listeners that there are, or what is held waits for ever
+		out.Complete, out.Warnings = false, append(out.Warnings, err.Error())
 	}
 	err = a.ask(ctx, func(m *model) error {
 		err := m.attached(s, result, how, seq)

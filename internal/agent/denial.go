@@ -68,7 +68,7 @@ func (m *model) denied(d kernel.Denial) {
 
 // refused journals a count, for people and for programs.
 func (m *model) refused(c *tracked, r *refusal) {
-	m.event(kindRefused, c, r.text(c.view.Name, c.view.WorkloadName))
+	m.event(kindRefused, c, r.text(c.view.Name, c.view.WorkloadName, c.view.Mode == api.Enforced || c.isSealed))
 	e := &m.events[len(m.events)-1]
 	e.Call = r.Call
 	if data, err := json.Marshal(r.Refusal); err == nil { // strings and numbers only
@@ -76,12 +76,15 @@ func (m *model) refused(c *tracked, r *refusal) {
 	}
 }
 
-func (r *refusal) text(container, workload string) string {
+func (r *refusal) text(container, workload string, ours bool) string {
 	s := fmt.Sprintf("%s: refused: %s by %s[%d] lane %s, %s", container, r.Call, r.Comm, r.PID, r.Lane, errnoName(r.Errno))
 	if r.Count > 1 {
 		s += fmt.Sprintf(", %d times", r.Count)
 	}
-	return s + "; to allow it: " + fix(workload, r.Call, "")
+	if !ours {
+		return s + "; another filter refused it, not Whittle's: the engine's profile decides that when the container starts"
+	}
+	return s + "; to allow it from the next start on: " + fix(workload, r.Call, "")
 }
 
 // exact counts are the kernel's: what it tells while they happen comes at powers of two only, and may come too late.

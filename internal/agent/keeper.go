@@ -16,6 +16,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
 	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -174,13 +175,30 @@ func (m *model) hear(c *tracked, k holder.Kept) {
 		view := c.view
 		m.agent.start(func() { m.agent.kickStuck(context.Background(), c, view) })
 	}
-	if c.held.seq != 0 && !c.held.confirmed {
+	if !c.held.confirmed && !k.Injected {
 		c.held.confirmed = true
-		seq, pid, started := c.held.seq, c.view.PID, startOf(c.view.PID)
-		m.record(func(ctx context.Context, s Store) error { return s.ConfirmSupervision(ctx, seq, pid, started) })
+		m.confirm(c)
 		m.event(kindSupervise, c, fmt.Sprintf("%s is supervised (%s) under policy %d: %s", c.view.Name, c.held.ward.Mode(),
 			c.held.ward.Orders().Revision, planText(c.held.ward.Orders())))
 	}
+}
+
+// confirm the record of a container that its engine has started under the filter. One whose profile was exported, and given to
+// the engine by a person, has none yet.
+func (m *model) confirm(c *tracked) {
+	v := store.Supervised{
+		Engine: c.engine, ID: c.key.id, Name: c.view.Name, Workload: c.view.WorkloadID, PID: c.view.PID, Started: startOf(c.view.PID),
+		Boot: bootID(), How: "start", Mode: c.held.ward.Mode().String(), Revision: c.held.ward.Orders().Revision, Fingerprint: "exported",
+	}
+	seq := c.held.seq
+	m.record(func(ctx context.Context, s Store) (err error) {
+		if seq == 0 {
+			if seq, err = s.IntendSupervision(ctx, v); err != nil {
+				return err
+			}
+		}
+		return s.ConfirmSupervision(ctx, seq, v.PID, v.Started)
+	})
 }
 
 // await the policy of a container whose listener is here already.

@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/ward"
 )
@@ -83,15 +86,34 @@ func (a *Agent) prepare(ctx context.Context, c engine.Container, o *ward.Orders,
 	if err != nil {
 		return api.Prepared{}, err
 	}
-	metadata, err := json.Marshal(token{tokenVersion, id, o.Revision, seq})
-	if err != nil {
-		return api.Prepared{}, fmt.Errorf("write the listener's metadata: %w", err)
+	if err := listenBy(section, a.Supervising.Listener, token{tokenVersion, id, o.Revision, seq}); err != nil {
+		return api.Prepared{}, err
 	}
-	section.ListenerPath, section.ListenerMetadata = a.Supervising.Listener, string(metadata)
 	profile, err := json.Marshal(section)
 	if err != nil {
 		return api.Prepared{}, fmt.Errorf("write the profile: %w", err)
 	}
 	err = a.ask(ctx, func(m *model) error { m.orders[id] = o; return nil })
 	return api.Prepared{Profile: profile, Why: fmt.Sprintf("policy %d of %s, %s", o.Revision, c.Workload.Name(), mode)}, err
+}
+
+// listenBy has the runtime hand the listener of a section to a socket.
+func listenBy(section *specs.LinuxSeccomp, socket string, t token) error {
+	metadata, err := json.Marshal(t)
+	if err != nil {
+		return fmt.Errorf("write the listener's metadata: %w", err)
+	}
+	section.ListenerPath, section.ListenerMetadata = socket, string(metadata)
+	return nil
+}
+
+// SupervisedProfile is the profile for an engine that takes one with a listener and has no hook of ours. Containers that are
+// started under it are answered by the agent at that socket, and do not start without one.
+func SupervisedProfile(p policy.Policy, revision int, socket string) (*specs.LinuxSeccomp, error) {
+	o := ward.OrdersOf(p, revision, planOptions())
+	section, err := filter.OCI(o.Plan.Booting())
+	if err != nil {
+		return nil, err
+	}
+	return section, listenBy(section, socket, token{tokenVersion, p.Workload.ID(), revision, 0})
 }

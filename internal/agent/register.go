@@ -54,7 +54,8 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	k := key{rc.Engine, rc.ID}
 	if old := m.containers[k]; old != nil && !old.gone {
 		if old.reg.Container.PID == rc.PID {
-			return nil // the hook was faster than the engine's event, or the other way round
+			m.relabel(old, rc.Labels) // the hook was faster than the engine's event, and knows no labels
+			return nil
 		}
 		if owner != 0 && old.owner != owner {
 			return fmt.Errorf("%w: container %s is not one of user %d", api.ErrForbidden, old.view.Name, owner)
@@ -117,6 +118,22 @@ func (m *model) take(c *tracked) {
 	if mode := m.modeFor(c); mode == api.ModeShadow || mode == api.ModeEnforce {
 		m.bringUnder(c, false) // it was started without us, or before its workload had settled
 	}
+}
+
+// relabel a container whose labels come after it: Podman tells a hook none.
+func (m *model) relabel(c *tracked, labels map[string]string) {
+	before := ownMode(c.reg.Container.Labels)
+	if now := ownMode(labels); now == "" || now == before {
+		return
+	}
+	c.reg.Container.Labels = labels
+	m.event(kindMode, c, fmt.Sprintf("%s: %s, by its label", c.view.Name, ownMode(labels)))
+	if ownMode(labels) == api.ModeOff && c.held == nil {
+		c.learns = false // and nothing of it is kept
+		m.finish(c, ending{})
+		return
+	}
+	m.applyMode(c)
 }
 
 // arm the observer: exported profiles are watched for what they refuse, everything else is learned from.
