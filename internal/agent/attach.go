@@ -269,6 +269,33 @@ func (a *Agent) inject(ctx context.Context, c *tracked, r inject.Request) (injec
 	return result, err
 }
 
+// sideEffect of an attach that nobody asked for: the kernel takes a filter from a process without privileges only with
+// no_new_privs, and then no program that it executes gains privileges by setuid bits or file capabilities. A service that
+// executes programs while it runs might need that.
+func (s site) sideEffect() error {
+	executes := false
+	for abi, calls := range s.orders.Policy.ABIs {
+		for _, name := range []string{"execve", "execveat"} {
+			nr, ok := syscalls.Number(abi, name)
+			executes = executes || ok && (calls.Phases[policy.Run].Has(nr) || calls.Phases[policy.Reload].Has(nr) || calls.Phases[policy.Stop].Has(nr))
+		}
+	}
+	if !executes {
+		return nil
+	}
+	report, err := inject.Survey(s.request, func(syscalls.Call) bool { return true })
+	if err != nil {
+		return err
+	}
+	for _, p := range report.Processes {
+		if p.SetsNoNewPrivs {
+			return fmt.Errorf("it executes programs while it runs, and attaching would set no_new_privs, with which none of them gains "+
+				"privileges; if that does not matter: whittle attach %s", s.view.Name)
+		}
+	}
+	return nil
+}
+
 func recordOf(s site, how string) store.Supervised {
 	return store.Supervised{
 		Engine: s.view.Engine, ID: s.view.ID, Name: s.view.Name, Workload: s.view.WorkloadID, PID: s.view.PID,
@@ -397,6 +424,9 @@ func (a *Agent) attachTo(ctx context.Context, c *tracked, view api.Container, ag
 		return out, err
 	}
 	s.request.Listener, s.request.Skip = true, !again
+	if err := s.sideEffect(); err != nil && !again {
+		return out, err
+	}
 	if s.request.Program, err = a.programFor(ctx, s); err != nil {
 		return out, err
 	}
