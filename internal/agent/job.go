@@ -46,7 +46,7 @@ type ending struct {
 func (m *model) finish(c *tracked, how ending) {
 	c.gone = true
 	c.exit.close()
-	m.endHeld(c)
+	m.endHeld(c, how.ended)
 	delete(m.observed, c.id)
 	if c.id == 0 {
 		m.event(kindStop, c, c.view.Name+" ended")

@@ -102,8 +102,11 @@ func (a *Agent) recover(ctx context.Context, k key, r store.Supervised) {
 	}
 	_ = a.ask(ctx, func(m *model) error {
 		if c := m.containers[k]; c != nil {
-			m.event(kindProblem, c, fmt.Sprintf("the listeners of %s died with the holder: what it asked for was refused with ENOSYS; "+
-				"a new filter takes over", c.view.Name))
+			text := "the listeners of %s died with the holder: what it asked for was refused with ENOSYS; a new filter takes over"
+			if r.State == store.Intended {
+				text = "the agent ended while %s was brought under its filter: it is done again"
+			}
+			m.event(kindProblem, c, fmt.Sprintf(text, c.view.Name))
 			delete(m.records, k)
 			m.bringUnder(c, true)
 		}

@@ -151,16 +151,18 @@ func (m *model) listen(c *tracked, fd int) error {
 	return nil
 }
 
-// endHeld when the container is gone, or its calls are no longer held.
-func (m *model) endHeld(c *tracked) {
-	if c.held == nil {
-		return
+// endHeld when the container is gone, or nobody holds its calls any more. The record of one that goes on stays: it runs under
+// its filter, and the next agent has to know.
+func (m *model) endHeld(c *tracked, ended bool) {
+	if c.held != nil {
+		m.tellHeld(c)
+		c.held.supervisor.Remove(c.held.handle)
+		close(c.held.done)
 	}
-	m.tellHeld(c)
-	c.held.supervisor.Remove(c.held.handle)
-	close(c.held.done)
-	engine, id := c.engine, c.key.id
-	m.record(func(ctx context.Context, s Store) error { return s.EndSupervision(ctx, engine, id) })
+	if _, ours := m.agent.tokenOf(c.reg.Profile); ended && (ours || c.held != nil) {
+		engine, id := c.engine, c.key.id
+		m.record(func(ctx context.Context, s Store) error { return s.EndSupervision(ctx, engine, id) })
+	}
 	c.held = nil
 }
 
