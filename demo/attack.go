@@ -124,6 +124,10 @@ func (d *demo) attackService(ctx context.Context) error {
 	return d.show(ctx, "status", "redis")
 }
 
+// bornIn is how long a process counts as being born at most, where nothing else tells that it serves: till then it may do
+// what its role needs for a start.
+const bornIn = 6 * time.Second
+
 // targets are the processes that face the network. end lets go of what keeps one of them.
 func (d *demo) targets(ctx context.Context) (all []target, end func(), err error) {
 	var first [3]int
@@ -159,7 +163,7 @@ func (d *demo) targets(ctx context.Context) (all []target, end func(), err error
 		return nil, nil, err
 	}
 	return []target{{"redis-server", first[0]}, {"nginx worker", worker}, {"postgres session", backend}}, end,
-		sleep(ctx, 500*time.Millisecond)
+		sleep(ctx, bornIn)
 }
 
 // execInRedis is an execve that would succeed: the program is in the image.

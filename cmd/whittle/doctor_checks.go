@@ -157,17 +157,6 @@ func checkSeccomp(context.Context, *app) finding {
 	return finding{Answer: no, Needs: "CONFIG_SECCOMP_FILTER", Fix: "use a distribution's kernel"}
 }
 
-func checkNotify(context.Context, *app) finding {
-	all, err := actions()
-	if err != nil {
-		return finding{Detail: err.Error()}
-	}
-	if slices.Contains(all, "user_notif") {
-		return finding{Answer: yes}
-	}
-	return finding{Answer: no, Needs: "Linux 5.0", Fix: "calls can be refused, but not be held and asked about"}
-}
-
 // checkClock: with a slow clock source the C library's clock calls become system calls. They are always allowed.
 func checkClock(context.Context, *app) finding {
 	text, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
