@@ -82,33 +82,22 @@ func (p *Plan) inLane(a Asker, t *table, nr uint32) Answer {
 	return p.service(a, t, nr)
 }
 
-// exec answers what was started in the container from outside. Until a lane has been learned, it may do what the service
-// may in any of its phases, what is harmless, and what a shell needs to be one. None of that is given to the service:
-// lanes are told apart by who started the task, which nothing in the container decides.
+// exec answers what was started in the container from outside: it may do what was seen of exec, what the service may in
+// any of its phases, what is harmless, and what a shell needs to be one. A health check that was seen does not make a shell
+// less. None of that is given to the service: lanes are told apart by who started the task, which nothing in the
+// container decides.
 func (p *Plan) exec(t *table, nr uint32) Answer {
-	if t.calls.Exec.Has(nr) {
+	switch {
+	case t.calls.Exec.Has(nr):
 		return allow("seen of exec before")
-	}
-	if !p.execLearned() {
-		switch {
-		case t.service.Has(nr):
-			return allow("no exec was learned, and the service makes it in some phase")
-		case t.class.harmless.Has(nr):
-			return allow("no exec was learned, and it is harmless")
-		case t.class.starting.Has(nr):
-			return allow("no exec was learned, and a shell needs it")
-		}
+	case t.service.Has(nr):
+		return allow("by exec, and the service makes it in some phase")
+	case t.class.harmless.Has(nr):
+		return allow("by exec, and it is harmless")
+	case t.class.starting.Has(nr):
+		return allow("by exec, and a shell needs it")
 	}
 	return Answer{Why: "not seen of exec"}
-}
-
-func (p *Plan) execLearned() bool {
-	for _, calls := range p.policy.ABIs {
-		if !calls.Exec.Empty() {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *Plan) service(a Asker, t *table, nr uint32) Answer {

@@ -99,6 +99,7 @@ var multiplexers = []string{"socketcall", "ipc"}
 // starting is what a program needs to be started and to start others: the least that a shell is.
 var starting = []string{
 	"execve", "clone", "fork", "vfork", "mprotect", "kill", "write", "writev", "wait4", "waitid", "waitpid", "madvise", "mremap",
+	"fcntl", "fcntl64", // to send its output elsewhere
 }
 
 // classes of one ABI.
