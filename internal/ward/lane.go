@@ -12,6 +12,17 @@ import (
 	"github.com/whittle-sec/whittle/internal/supervise"
 )
 
+// laneOf a process that the kernel programs know nothing of, as laneOf has it. A call is held before they see it, and the first that
+// a runtime makes under its filter may be one that is held: runc's threads wake each other, crun waits for the process that has
+// handed the listener over. The container's first process is the runtime's until it has executed something; where the
+// filter came later, it may be any program that was forked.
+func (w *Ward) laneOf(t supervise.Task) observe.Lane {
+	if w.started && t.Forked && t.TGID == w.init {
+		return observe.LaneRuntime
+	}
+	return laneOf(t, w.init)
+}
+
 // laneOf a process that the kernel programs did not see being made: it was there before the agent, or it is the runtime's,
 // which has executed nothing in the container yet.
 //

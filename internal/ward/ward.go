@@ -80,6 +80,7 @@ type Ward struct {
 
 	kernel   Kernel
 	init     int           // the container's first process, for the lane of those that the kernel did not see being made
+	started  bool          // see StartedUnder
 	observed atomic.Uint32 // kernel.ID
 	mode     atomic.Uint32
 	orders   atomic.Pointer[Orders]
@@ -96,6 +97,10 @@ func New(k Kernel, id kernel.ID, init int, o *Orders, m Mode, now func() time.Ti
 	w.mode.Store(uint32(m))
 	return w
 }
+
+// StartedUnder says, before the first Judge, that a runtime has put the filter on the container's first process, and nobody on what
+// was running.
+func (w *Ward) StartedUnder() { w.started = true }
 
 // SetOrders for the next held call.
 func (w *Ward) SetOrders(o *Orders) { w.orders.Store(o) }
@@ -179,7 +184,7 @@ func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
 	if err != nil {
 		return asker // in no lane: nothing is allowed there
 	}
-	asker.Lane, asker.Birth = laneOf(t, w.init), t.Age < birthAge
+	asker.Lane, asker.Birth = w.laneOf(t), t.Age < birthAge
 	if asker.Lane != observe.LaneRuntime {
 		asker.Role = w.known.find(t, o.programs)
 	}

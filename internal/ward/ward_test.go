@@ -206,6 +206,29 @@ func TestLanes(t *testing.T) {
 	}
 }
 
+// The first process is the runtime's until it has executed something, but only where the runtime brought the filter.
+func TestLaneOfTheFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		started, forked bool
+		want            observe.Lane
+	}{
+		{"before its first program", true, true, observe.LaneRuntime},
+		{"after it", true, false, observe.LaneService},
+		{"a program that was forked, then attached to", false, true, observe.LaneService},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &Ward{init: os.Getpid()}
+			if tt.started {
+				w.StartedUnder()
+			}
+			if got := w.laneOf(supervise.Task{TGID: os.Getpid(), Forked: tt.forked}); got != tt.want {
+				t.Errorf("it is in lane %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 // childOf a process; 0 when it has none.
 func childOf(pid int) int {
 	entries, err := os.ReadDir("/proc")
