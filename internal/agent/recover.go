@@ -6,9 +6,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/bpf"
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/holder"
@@ -50,6 +53,7 @@ func (a *Agent) reconcile(ctx context.Context) {
 	}
 	latest := map[key]store.Supervised{}
 	for _, r := range records {
+		a.decide(ctx, r)
 		if r.How == "start" || r.How == "attach" {
 			latest[key{r.Engine, r.ID}] = r
 		}
@@ -59,6 +63,25 @@ func (a *Agent) reconcile(ctx context.Context) {
 			return
 		}
 		a.reconcileOne(ctx, k, r)
+	}
+}
+
+// decide about a change that an earlier agent intended, and had no time to confirm or to abandon: the kernel knows.
+func (a *Agent) decide(ctx context.Context, r store.Supervised) {
+	if r.State != store.Intended || r.PID == 0 || !r.Updated.Before(a.started) || startOf(r.PID) != r.Started {
+		return
+	}
+	found, err := inject.Attest(ctx, a.Supervising.Exe, []int{r.PID})
+	if err != nil || len(found) != 1 || found[0].Err != "" {
+		return // it counts as done, where that is the stricter thing
+	}
+	if slices.ContainsFunc(found[0].Filters, func(p []bpf.RawInstruction) bool { return fingerprint(p) == r.Fingerprint }) {
+		err = a.Store.ConfirmSupervision(ctx, r.Seq, r.PID, r.Started)
+	} else {
+		err = a.Store.AbandonSupervision(ctx, r.Seq)
+	}
+	if err != nil {
+		a.Log.Error("decide about a record", "container", r.ID, "err", err)
 	}
 }
 
