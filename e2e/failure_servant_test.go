@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,14 +34,22 @@ type masters struct {
 	workload string // its ID, once it was learned
 }
 
-// newMasters with an agent that has learned what a servant does: threads, and the held calls of learnedCalls. It enforces
-// from then on.
+// newMasters with an agent that has learned what a servant does, and enforces it.
 func newMasters(t *testing.T, flags ...string) *masters {
+	t.Helper()
+	ms := learnedMasters(t, flags, nil)
+	ms.d.whittle("policy", "mode", ms.workload, "enforce")
+	return ms
+}
+
+// learnedMasters with an agent that has learned what a servant does: threads, processes, and the held calls of
+// learnedCalls.
+func learnedMasters(t *testing.T, flags []string, edit func(*specs.Spec)) *masters {
 	t.Helper()
 	testenv.NeedBPF(t)
 	testenv.NeedRuntime(t, "runc")
-	d := startAgent(t, append([]string{"--podman", ""}, flags...)...)
-	ms := mastersOf(t, d)
+	d := startAgent(t, append(slices.Clone(noEngine), flags...)...)
+	ms := mastersOf(t, d, edit)
 	s := ms.start(t, "teacher")
 	for _, nr := range learnedCalls {
 		s.does("call", nr, 2)
@@ -52,7 +61,6 @@ func newMasters(t *testing.T, flags ...string) *masters {
 	s.quit()
 	d.forgotten()
 	ms.workload = only(t, d, func(api.Summary) bool { return true }).Workload.ID()
-	d.whittle("policy", "mode", ms.workload, "enforce")
 	return ms
 }
 
@@ -63,7 +71,7 @@ var learnedCalls = []int{unix.SYS_PERSONALITY, unix.SYS_SOCKET}
 const forbidden = unix.SYS_SETFSUID
 
 // mastersOf an agent that has learned nothing yet.
-func mastersOf(t *testing.T, d *daemon) *masters {
+func mastersOf(t *testing.T, d *daemon, edit func(*specs.Spec)) *masters {
 	t.Helper()
 	ms := &masters{d: d, root: t.TempDir()}
 	exe := compileServant(t)
@@ -78,6 +86,9 @@ func mastersOf(t *testing.T, d *daemon) *masters {
 		// Any filter: a container that was asked to run without one gets none.
 		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86_64},
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"kexec_load"}, Action: specs.ActErrno}}}
+		if edit != nil {
+			edit(s)
+		}
 	})
 	if ms.config, err = os.ReadFile(filepath.Join(b.dir, "config.json")); err != nil {
 		t.Fatal(err)
