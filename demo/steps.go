@@ -68,7 +68,7 @@ func (d *demo) learn(ctx context.Context) error {
 	begin := time.Now()
 	head := fmt.Sprintf("%6s", "TIME")
 	for _, s := range d.services {
-		head += fmt.Sprintf("  %-37s", strings.ToUpper(s.name))
+		head += fmt.Sprintf("  %-30s", strings.ToUpper(s.name))
 	}
 	fmt.Fprintln(d.out, strings.TrimRight(head, " "))
 	for i := 1; time.Since(begin) < learnFor; i++ {
@@ -84,6 +84,11 @@ func (d *demo) learn(ctx context.Context) error {
 			}
 		}
 	}
+	booted, err := d.booted(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(d.out, booted)
 	fmt.Fprintln(d.out, "p: at most so likely is an unseen call in the next burst of work. `whittle agent --mode auto` waits longer than a demo.")
 	if err := d.stopAll(ctx); err != nil {
 		return err
@@ -100,15 +105,29 @@ func (d *demo) printLearned(ctx context.Context, at time.Duration) error {
 	for _, s := range d.services {
 		cell := "?"
 		if c, ok := containerOf(status, s.name); ok {
-			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %-5.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
-			if c.BootEnd > 0 {
-				cell += fmt.Sprintf(" boot %.2f s", c.BootEnd.Seconds())
-			}
+			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
 		}
-		line += fmt.Sprintf("  %-37s", cell)
+		line += fmt.Sprintf("  %-30s", cell)
 	}
 	_, err = fmt.Fprintln(d.out, strings.TrimRight(line, " "))
 	return err
+}
+
+// booted tells how long each took to boot, by what was learned.
+func (d *demo) booted(ctx context.Context) (string, error) {
+	status, err := d.client.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	var took []string
+	for _, s := range d.services {
+		c, ok := containerOf(status, s.name)
+		if !ok || c.BootEnd == 0 {
+			return "", fmt.Errorf("nobody knows when %s had booted", s.name)
+		}
+		took = append(took, fmt.Sprintf("%s %.2f s", s.name, c.BootEnd.Seconds()))
+	}
+	return "booting took: " + strings.Join(took, ", "), nil
 }
 
 func containerOf(s api.Status, name string) (api.Container, bool) {

@@ -83,9 +83,12 @@ func hasRun(p policy.Policy) bool {
 func phaseText(c *tracked, phase policy.Phase) string {
 	o := c.held.ward.Orders()
 	gone := 0
-	for _, calls := range o.Policy.ABIs {
-		if phase == policy.Run {
-			gone += calls.Phases[policy.Boot].Minus(calls.Phases[policy.Run]).Len()
+	for _, column := range o.Plan.Columns() {
+		if phase != policy.Run || column.Phase != policy.Run {
+			continue
+		}
+		for _, calls := range column.Removes {
+			gone += calls.Len()
 		}
 	}
 	open, held := openAndHeld(o, phase)
