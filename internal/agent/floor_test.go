@@ -3,8 +3,11 @@
 package agent
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
@@ -29,5 +32,15 @@ func TestRareCallsOfRuntimes(t *testing.T) {
 	}
 	if measured[syscalls.X86_64].Len() != 1 {
 		t.Error("what was measured was changed")
+	}
+}
+
+// Whatever a workload makes itself, the runtime that starts it is refused nothing before somebody can be asked.
+func TestNothingShutToTheRuntime(t *testing.T) {
+	p := plan.Make(policy.Policy{ABIs: map[syscalls.ABI]*policy.Calls{native: {}}}, planOptions())
+	for _, e := range p.Entries() {
+		if e.Call.ABI == native && slices.Contains(beforeAnyoneAnswers, e.Call.String()) && e.Place != plan.Open {
+			t.Errorf("%s is %v: %s", e.Call, e.Place, e.Why)
+		}
 	}
 }

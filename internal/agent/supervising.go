@@ -42,7 +42,7 @@ var beforeAnyoneAnswers = []string{
 // planOptions are the same for every container of this agent, so that a plan can be shared.
 func planOptions() plan.Options {
 	o := plan.Default()
-	o.AlwaysOpen = beforeAnyoneAnswers
+	o.AlwaysOpen, o.Floor = beforeAnyoneAnswers, withoutAsking()
 	return o
 }
 
@@ -122,6 +122,9 @@ func (m *model) supervise(c *tracked, o *ward.Orders, how string, seq int64) {
 		ward: ward.New(m.agent.Observer, c.id, c.view.PID, o, m.wardMode(c), m.agent.Now),
 	}
 	h := c.held
+	if how == "start" {
+		h.ward.StartedUnder()
+	}
 	if c.view.Late {
 		c.view.Phase = h.ward.Phase() // it was in it before
 	}
