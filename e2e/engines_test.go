@@ -177,19 +177,22 @@ func containerdStarter(t *testing.T, socket string) starter {
 	}
 }
 
+// runtimeCommand of an OCI runtime. crun refuses a host that has controllers of both cgroup versions.
+func runtimeCommand(path string, args ...string) *exec.Cmd {
+	const script = `v2=/sys/fs/cgroup/unified/cgroup.controllers
+if [ -n "$(cat $v2 2>/dev/null)" ]; then mount --bind /dev/null $v2 || exit 1; fi
+exec "$0" "$@" </dev/null >/dev/null`
+	return exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", script, path}, args...)...)
+}
+
 // bundleStarter has no engine at all.
 func bundleStarter(t *testing.T, socket, runtime string) starter {
 	t.Helper()
 	testenv.NeedRuntime(t, "runc") // writes the bundle's config.json
 	path := wrapper(t, socket, runtime)
 	root := t.TempDir()
-	// crun refuses a host that has controllers of both cgroup versions.
-	const script = `v2=/sys/fs/cgroup/unified/cgroup.controllers
-if [ -n "$(cat $v2 2>/dev/null)" ]; then mount --bind /dev/null $v2 || exit 1; fi
-exec "$0" "$@" </dev/null >/dev/null`
 	command := func(args ...string) error {
-		args = append([]string{"--mount", "--propagation", "private", "sh", "-c", script, path, "--root", root}, args...)
-		cmd := exec.Command("unshare", args...)
+		cmd := runtimeCommand(path, append([]string{"--root", root}, args...)...)
 		var stderr output
 		cmd.Stderr = &stderr
 		cmd.WaitDelay = glance
