@@ -31,7 +31,7 @@ build: ## build the static, reproducible binary bin/whittle
 	$(BUILD) -o $(BIN)/whittle ./cmd/whittle
 
 .PHONY: demo
-demo: ## learn a Redis container and enforce what was learned (root)
+demo: ## learn three services, enforce it while they serve, and attack them (root)
 	@./demo/run.sh
 
 .PHONY: test

@@ -99,6 +99,8 @@ func (a *Agent) reconcileOne(ctx context.Context, k key, r store.Supervised) {
 	switch {
 	case err != nil || held:
 		return
+	case r.State == store.Intended && !r.Updated.Before(a.started):
+		return // this agent is at it
 	case !alive && r.PID == 0 && time.Since(r.Updated) < time.Minute:
 		return // it is starting
 	case !alive:
