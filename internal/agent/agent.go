@@ -62,6 +62,7 @@ type Agent struct {
 	jobs    chan job          // to the scholar
 	news    *news             // wakes whoever follows events
 	done    chan struct{}     // closed when the owner has ended
+	orders  sharedOrders
 	wg      sync.WaitGroup
 }
 

@@ -84,7 +84,7 @@ func (s *scholar) newOrders(id string, old *ward.Orders) *ward.Orders {
 	if len(policy.Diff(old.Policy, p)) == 0 {
 		return nil
 	}
-	return ward.OrdersOf(p, old.Revision, planOptions())
+	return s.agent.orders.of(orderKey{id, true}, p, old.Revision)
 }
 
 // callsNamed NAME or ABI:NAME in the ABIs of a policy.

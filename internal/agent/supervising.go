@@ -58,7 +58,7 @@ func (a *Agent) loadOrders(ctx context.Context, id string) (*ward.Orders, error)
 	if !ok {
 		return nil, errNoPolicy
 	}
-	return ward.OrdersOf(p, revision, planOptions()), nil
+	return a.orders.of(orderKey{workload: id}, p, revision), nil
 }
 
 // token is the listenerMetadata of the profiles that the agent hands out. Whatever comes back with a listener is only as

@@ -18,7 +18,7 @@ import (
 const (
 	// What the bars are about is measured in each round, one after the other, so that the differences are between
 	// neighbours; the rest in every fourth.
-	callRounds = 20
+	callRounds = 12
 	allEvery   = 4
 	manyIDs    = 10_000
 )

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	redisRounds   = 8
+	redisRounds   = 4
 	redisPairs    = 6      // of samples of the default and the learned profile, a round
 	redisRequests = 10_000 // of SET, and of GET, a sample
 	barEnforced   = 0.98

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -96,10 +97,13 @@ func (a *agentProcess) footprint(ctx context.Context, n int) (agent, holder usag
 	for _, c := range status.Containers {
 		if c.Supervision != nil && c.Supervision.How == "start" && c.Supervision.Listeners > 0 {
 			held++
+			continue
 		}
+		text, _ := json.Marshal(c)
+		err = errors.Join(err, fmt.Errorf("it does not supervise %s", text))
 	}
 	if held != n {
-		return agent, holder, fmt.Errorf("the agent supervises %d of %d containers", held, n)
+		return agent, holder, fmt.Errorf("the agent supervises %d of %d containers: %w", held, n, err)
 	}
 	var resident, anonymous series
 	for began := time.Now(); time.Since(began) < footprintWindow; time.Sleep(200 * time.Millisecond) {
