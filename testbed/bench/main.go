@@ -5,9 +5,11 @@
 //
 //	sudo make bench
 //	sudo go run ./testbed/bench -only calls,attach
+//	sudo go run ./testbed/bench -quick -only supervised,boot
 //	sudo go run ./testbed/bench -markdown docs/benchmarks.md
 //
-// It needs root, and for parts of it strace, bpftrace, podman and redis. What it starts it removes, also at SIGINT.
+// It needs root, and for parts of it strace, bpftrace, podman, redis, nginx, wrk and PostgreSQL: scripts/deps bench. What it
+// starts it removes, also at SIGINT.
 package main
 
 import (
@@ -41,20 +43,34 @@ type options struct {
 	quick                   bool
 }
 
+// section of the report, and the tools without which it is left out.
+type section struct {
+	name  string
+	run   func(*bench, context.Context) error
+	needs []string
+}
+
 // sections in the order in which they run.
-var sections = []struct {
-	name string
-	run  func(*bench, context.Context) error
-}{
-	{"calls", (*bench).calls},
-	{"attach", (*bench).attach},
-	{"redis", (*bench).redis},
-	{"memory", (*bench).memory},
-	{"supervised", (*bench).supervisedSteady},
-	{"held", (*bench).heldCost},
-	{"boot", (*bench).supervisedBoot},
-	{"pause", (*bench).attachUnderLoad},
-	{"footprint", (*bench).footprint},
+var sections = []section{
+	{"calls", (*bench).calls, nil},
+	{"attach", (*bench).attach, nil},
+	{"redis", (*bench).redis, []string{"podman", "redis-server", "redis-benchmark"}},
+	{"memory", (*bench).memory, nil},
+	{"supervised", (*bench).supervisedSteady, []string{"podman"}},
+	{"held", (*bench).heldCost, []string{"podman"}},
+	{"boot", (*bench).supervisedBoot, []string{"podman"}},
+	{"pause", (*bench).attachUnderLoad, []string{"podman", "runc"}},
+	{"footprint", (*bench).footprint, []string{"runc"}},
+}
+
+// missing is the first tool that a section needs and that is not here, or "".
+func (s section) missing() string {
+	for _, tool := range s.needs {
+		if _, err := exec.LookPath(tool); err != nil {
+			return tool
+		}
+	}
+	return ""
 }
 
 func sectionNames() string {
@@ -101,12 +117,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	only := strings.FieldsFunc(o.only, func(r rune) bool { return r == ',' })
 	for _, name := range only {
-		if !slices.ContainsFunc(sections, func(s struct {
-			name string
-			run  func(*bench, context.Context) error
-		}) bool {
-			return s.name == name
-		}) {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
 			return fmt.Errorf("there is no section %q", name)
 		}
 	}
@@ -132,6 +143,10 @@ func run(ctx context.Context, o options) (err error) {
 	b.report.machine = describeMachine()
 	for _, s := range sections {
 		if len(only) > 0 && !slices.Contains(only, s.name) {
+			continue
+		}
+		if tool := s.missing(); tool != "" {
+			b.say("%s: not measured, there is no %s", s.name, tool)
 			continue
 		}
 		began := time.Now()
