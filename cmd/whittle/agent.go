@@ -89,6 +89,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	if os.Geteuid() != 0 {
 		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
 	}
+	manager := managerFromEnvironment(log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	// The agent's own memory is small and its garbage is large (traces come every two seconds): collect early, to stay
 	// below 40 MB beside what the programs and their maps take.
 	debug.SetGCPercent(40)
@@ -128,7 +131,15 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 		}
 		defer remove()
 	}
-	return daemon.Run(ctx)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		manager.watch(ctx, func(ctx context.Context) error { _, err := daemon.Status(ctx); return err })
+	}()
+	err = daemon.Run(ctx)
+	cancel()
+	<-watching
+	return err
 }
 
 // openStore for the agent. Another agent with the same directory is called by its name.
