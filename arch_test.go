@@ -50,11 +50,13 @@ var layers = map[string][]string{
 	"internal/engine":    {"internal/hint", "internal/workload"},
 	// What the kernel says of a process, for whoever is given a pid.
 	"internal/engine/process": {"internal/engine", "internal/hint"},
+	// How an engine's socket is spoken to, for the adapters of those that have one.
+	"internal/engine/sockethttp": {"internal/engine", "internal/hint", "internal/workload"},
 
 	// Adapters: each knows the engine it adapts and what we ask of one, and no sibling.
 	"internal/engine/oci":    {"internal/engine", "internal/engine/process", "internal/hint", "internal/jsonedit", "internal/workload"},
-	"internal/engine/podman": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
-	"internal/engine/docker": {"internal/engine", "internal/engine/process", "internal/hint", "internal/workload"},
+	"internal/engine/podman": {"internal/engine", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
+	"internal/engine/docker": {"internal/engine", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
 	// What makes an engine call whittle, written to its configuration and taken back.
 	"internal/install": {"internal/engine/oci", "internal/hint", "internal/jsonedit"},
 

@@ -4,59 +4,23 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
-	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
-// inspectors ask Docker at the same time: one container that is being started must not hold up the list.
-const inspectors = 8
-
-func printable(s string) string { return workload.Printable(s, 200) }
+func printable(s string) string { return sockethttp.Printable(s) }
 
 // List describes the containers that have a process.
 func (d *Docker) List(ctx context.Context) ([]engine.Container, error) {
-	var listed []struct{ ID string }
 	query := url.Values{"filters": {`{"status":["running","paused"]}`}}
-	if err := d.get(ctx, "/containers/json", query, &listed); err != nil {
-		return nil, fmt.Errorf("list docker's containers: %w", err)
-	}
-	found := make([]engine.Container, len(listed))
-	failed := make([]error, len(listed))
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range inspectors {
-		wg.Go(func() {
-			for i := range next {
-				found[i], failed[i] = d.Inspect(ctx, listed[i].ID)
-			}
-		})
-	}
-	for i := range listed {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	var errs []error
-	var out []engine.Container
-	for i, c := range found {
-		switch {
-		case errors.Is(failed[i], engine.ErrUnknownContainer): // removed meanwhile
-		case failed[i] != nil:
-			errs = append(errs, failed[i])
-		case c.State.Alive():
-			out = append(out, c)
-		}
-	}
-	return out, errors.Join(errs...)
+	return d.client.Running(ctx, query, d.Inspect)
 }
 
 // inspection is what is read of Docker's ContainerJSON.
@@ -87,11 +51,10 @@ type inspection struct {
 func (d *Docker) Inspect(ctx context.Context, id string) (engine.Container, error) {
 	doing := "inspect docker's container " + printable(id)
 	if !nameable(id) {
-		err := fmt.Errorf("%s: %w", doing, engine.ErrUnknownContainer)
-		return engine.Container{}, hint.Add(err, "see which containers there are with `docker ps --all`")
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, d.client.Unknown(""))
 	}
 	var in inspection
-	if err := d.get(ctx, "/containers/"+id+"/json", nil, &in); err != nil {
+	if err := d.client.Get(ctx, "/containers/"+id+"/json", nil, &in); err != nil {
 		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	if in.ID == "" {

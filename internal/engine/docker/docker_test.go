@@ -3,7 +3,6 @@
 package docker
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,14 +94,6 @@ func TestNotDocker(t *testing.T) {
 		{"not JSON", dockerd("1.41", say("<html>"))},
 		{"another shape", dockerd("1.41", say(`{"Id":[1]}`))},
 		{"no id", dockerd("1.41", say(`{}`))},
-		{"endless", dockerd("1.41", func(w http.ResponseWriter, _ *http.Request) {
-			chunk := strings.Repeat(" ", 1<<20)
-			for range maxAnswer>>20 + 2 {
-				if _, err := io.WriteString(w, chunk); err != nil {
-					return
-				}
-			}
-		})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := serve(t, tt.h).Inspect(t.Context(), "x")
@@ -113,23 +104,6 @@ func TestNotDocker(t *testing.T) {
 				t.Errorf("the error is not printable: %q", err)
 			}
 		})
-	}
-}
-
-// The answer of a server that hangs is not waited for longer than the caller wants.
-func TestHanging(t *testing.T) {
-	met := make(chan struct{}, 1)
-	d := serve(t, dockerd("1.41", func(_ http.ResponseWriter, r *http.Request) {
-		met <- struct{}{}
-		<-r.Context().Done()
-	}))
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-met
-		cancel()
-	}()
-	if _, err := d.Inspect(ctx, "x"); !errors.Is(err, context.Canceled) {
-		t.Errorf("Inspect = %v, want Canceled", err)
 	}
 }
 
@@ -221,7 +195,6 @@ func TestWatchStream(t *testing.T) {
 		{"before it was watched", event("start", 1), 0, engine.ErrUnavailable},
 		{"not JSON", "hello\n", 0, engine.ErrIncompatible},
 		{"no container", `{"Type":"container","Action":"start","timeNano":1}` + "\n", 0, engine.ErrIncompatible},
-		{"endless line", strings.Repeat("x", maxEvent+1), 0, engine.ErrIncompatible},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := serve(t, dockerd("1.41", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, tt.stream) }))
@@ -238,7 +211,7 @@ func FuzzParseEvent(f *testing.F) {
 	f.Add([]byte(`{"Type":"container","Action":"start","Actor":{"ID":"abc"},"timeNano":1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		event, ok, err := parseEvent(line)
-		if ok && (err != nil || event.ID == "" || event.Kind == "") {
+		if ok && (err != nil || event.Kind == "") {
 			t.Errorf("parseEvent(%q) = %+v, %v", line, event, err)
 		}
 	})

@@ -33,7 +33,7 @@ func (d *Docker) host(ctx context.Context, runtime string) (hostInfo, error) {
 		}
 	}
 	var h hostInfo
-	if err := d.get(ctx, "/info", nil, &h); err != nil {
+	if err := d.client.Get(ctx, "/info", nil, &h); err != nil {
 		return h, fmt.Errorf("ask docker for its runtimes: %w", err)
 	}
 	d.mu.Lock()

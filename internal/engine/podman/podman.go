@@ -10,54 +10,19 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
-	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
-// inspectors ask Podman at the same time: one container that is being started must not hold up the list.
-const inspectors = 8
-
-func printable(s string) string { return workload.Printable(s, 200) }
+func printable(s string) string { return sockethttp.Printable(s) }
 
 // List describes the containers that have a process.
 func (p *Podman) List(ctx context.Context) ([]engine.Container, error) {
-	var listed []struct{ ID string }
 	query := url.Values{"filters": {`{"status":["running","paused"]}`}, "all": {"true"}}
-	if err := p.get(ctx, "/containers/json", query, &listed); err != nil {
-		return nil, fmt.Errorf("list podman's containers: %w", err)
-	}
-	found := make([]engine.Container, len(listed))
-	failed := make([]error, len(listed))
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range inspectors {
-		wg.Go(func() {
-			for i := range next {
-				found[i], failed[i] = p.Inspect(ctx, listed[i].ID)
-			}
-		})
-	}
-	for i := range listed {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	var errs []error
-	var out []engine.Container
-	for i, c := range found {
-		switch {
-		case errors.Is(failed[i], engine.ErrUnknownContainer): // removed meanwhile
-		case failed[i] != nil:
-			errs = append(errs, failed[i])
-		case c.State.Alive():
-			out = append(out, c)
-		}
-	}
-	return out, errors.Join(errs...)
+	return p.client.Running(ctx, query, p.Inspect)
 }
 
 // inspection is what is read of libpod's InspectContainerData.
@@ -94,11 +59,10 @@ func (p *Podman) Inspect(ctx context.Context, id string) (engine.Container, erro
 	doing := "inspect podman's container " + printable(id)
 	// An id ends up in a path: a slash or a query in it would ask for something else.
 	if id == "" || strings.Trim(id, ".") == "" {
-		err := fmt.Errorf("%s: %w", doing, engine.ErrUnknownContainer)
-		return engine.Container{}, hint.Add(err, "see which containers there are with `podman ps --all`")
+		return engine.Container{}, fmt.Errorf("%s: %w", doing, p.client.Unknown(""))
 	}
 	var in inspection
-	if err := p.get(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &in); err != nil {
+	if err := p.client.Get(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &in); err != nil {
 		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	if in.ID == "" {
@@ -121,7 +85,7 @@ func (p *Podman) Inspect(ctx context.Context, id string) (engine.Container, erro
 // imageDigest is empty for an image that has none or was removed.
 func (p *Podman) imageDigest(ctx context.Context, id string) (string, error) {
 	var image struct{ Digest string }
-	err := p.get(ctx, "/images/"+url.PathEscape(id)+"/json", nil, &image)
+	err := p.client.Get(ctx, "/images/"+url.PathEscape(id)+"/json", nil, &image)
 	if errors.Is(err, engine.ErrUnknownContainer) {
 		return "", nil
 	}
