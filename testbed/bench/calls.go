@@ -18,7 +18,7 @@ import (
 const (
 	// What the bars are about is measured in each round, one after the other, so that the differences are between
 	// neighbours; the rest in every fourth.
-	callRounds = 12
+	callRounds = 10
 	allEvery   = 4
 	manyIDs    = 10_000
 )

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	redisRounds   = 4
-	redisPairs    = 6      // of samples of the default and the learned profile, a round
+	redisRounds   = 3
+	redisPairs    = 5      // of samples of the default and the learned profile, a round
 	redisRequests = 10_000 // of SET, and of GET, a sample
 	barEnforced   = 0.98
 	// observedSamples are taken each time that something is attached.

@@ -11,7 +11,7 @@ import (
 
 const (
 	supervisedRounds  = 2
-	supervisedSamples = 5 // of each variant, a round
+	supervisedSamples = 4 // of each variant, a round
 	barSupervised     = 0.98
 )
 

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	serverAttaches  = 79
-	serviceAttaches = 7 // of each service
+	serverAttaches  = 88
+	serviceAttaches = 4 // of each service
 	barAttaches     = 100
 	barPause        = time.Millisecond
 	serverThreads   = 16

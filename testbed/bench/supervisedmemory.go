@@ -15,8 +15,8 @@ import (
 
 const (
 	footprintThreads = 2
-	footprintSettle  = 4 * time.Second
-	footprintWindow  = 3 * time.Second
+	footprintSettle  = 3 * time.Second
+	footprintWindow  = 2 * time.Second
 	footprintAtOnce  = 4
 	barFootprintKB   = 64
 )
@@ -46,7 +46,7 @@ func (b *bench) footprint(ctx context.Context) (err error) {
 		return err
 	}
 	t := b.report.table("Memory of supervision", "Resident memory of `whittle agent` and of the holder of its listeners, while containers run supervised: bundles of "+
-		"one workload, started by runc below `whittle runtime`, that serve and are idle. Medians over 3 s.",
+		"one workload, started by runc below `whittle runtime`, that serve and are idle. Medians over 2 s.",
 		"containers", "agent", "of it anonymous", "BPF maps (kernel)", "holder", "starting one", "bar")
 	var least usage
 	for _, n := range footprintSteps {
