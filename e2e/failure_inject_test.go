@@ -125,15 +125,7 @@ func (s *servant) protected() {
 func (ms *masters) recorded(servants ...*servant) {
 	t := ms.d.t
 	t.Helper()
-	db, err := store.Open(ms.d.state, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	all, err := db.Supervised(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := ms.records()
 	for _, s := range servants {
 		done := 0
 		for _, r := range all {
@@ -150,6 +142,29 @@ func (ms *masters) recorded(servants ...*servant) {
 			t.Errorf("%s: %d filters were recorded, and %d are there: %+v", s.id, done, have, all)
 		}
 	}
+}
+
+// records of what is supervised. The agent has ended.
+func (ms *masters) records() []store.Supervised {
+	t := ms.d.t
+	t.Helper()
+	db, err := store.Open(ms.d.state, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	all, err := db.Supervised(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// left are the records after the agent has been stopped.
+func (ms *masters) left() []store.Supervised {
+	ms.d.t.Helper()
+	ms.d.stop()
+	return ms.records()
 }
 
 // injector waits for the tracer to stop, and says who it and its guardian are.
@@ -204,8 +219,11 @@ func startedBy(pid int) (pids []int) {
 }
 
 // stateOf a process: 0 when it is gone.
-func stateOf(pid int) byte {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func stateOf(pid int) byte { return stateAt(fmt.Sprintf("/proc/%d", pid)) }
+
+// stateAt a directory of /proc.
+func stateAt(dir string) byte {
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return 0
 	}

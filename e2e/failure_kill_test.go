@@ -30,7 +30,7 @@ func TestAgentKilledWithACallInHand(t *testing.T) {
 	before := s.sockets()
 
 	d := ms.d
-	d.signal(unix.SIGSTOP)
+	d.pause(t)
 	s.does("begin", unix.SYS_SOCKET, 1)
 	eventually(t, "all are held", func() (bool, string) { return s.held() == calls, s.threads() })
 	listener := d.listener(t)
@@ -114,7 +114,7 @@ func TestHolderAndAgentKilled(t *testing.T) {
 	s.supervised()
 	s.does("threads", 8)
 	d := ms.d
-	d.signal(unix.SIGSTOP)
+	d.pause(t)
 	s.does("begin", unix.SYS_PERSONALITY, 1)
 	eventually(t, "all are held", func() (bool, string) { return s.held() == 8, s.threads() })
 	holder := d.holder()
@@ -178,10 +178,27 @@ func (s *servant) sockets() (n int) {
 	return n
 }
 
-func (d *daemon) signal(signal unix.Signal) {
-	d.t.Helper()
+// pause the agent: when pause returns, no thread of it runs.
+func (d *daemon) pause(t *testing.T) {
+	t.Helper()
+	pid := d.cmd.Process.Pid
+	d.signal(t, unix.SIGSTOP)
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGCONT) }) // it may have been killed
+	eventually(t, "the agent has stopped", func() (bool, string) {
+		names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is right
+		for _, name := range names {
+			if state := stateAt(name); state != 'T' {
+				return false, fmt.Sprintf("%s is in state %c", name, state)
+			}
+		}
+		return len(names) > 0, "it has no thread"
+	})
+}
+
+func (d *daemon) signal(t *testing.T, signal unix.Signal) {
+	t.Helper()
 	if err := d.cmd.Process.Signal(signal); err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

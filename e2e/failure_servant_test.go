@@ -47,8 +47,12 @@ func newMasters(t *testing.T, flags ...string) *masters {
 func learnedMasters(t *testing.T, flags []string, edit func(*specs.Spec)) *masters {
 	t.Helper()
 	testenv.NeedBPF(t)
-	testenv.NeedRuntime(t, "runc")
-	d := startAgent(t, append(slices.Clone(noEngine), flags...)...)
+	return teach(t, startAgent(t, append(slices.Clone(noEngine), flags...)...), edit)
+}
+
+// teach an agent what a servant does.
+func teach(t *testing.T, d *daemon, edit func(*specs.Spec)) *masters {
+	t.Helper()
 	ms := mastersOf(t, d, edit)
 	s := ms.start(t, "teacher")
 	for _, nr := range learnedCalls {
@@ -73,6 +77,7 @@ const forbidden = unix.SYS_SETFSUID
 // mastersOf an agent that has learned nothing yet.
 func mastersOf(t *testing.T, d *daemon, edit func(*specs.Spec)) *masters {
 	t.Helper()
+	testenv.NeedRuntime(t, "runc")
 	ms := &masters{d: d, root: t.TempDir()}
 	exe := compileServant(t)
 	file, err := image.Host(exe, "servant")
