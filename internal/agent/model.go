@@ -266,6 +266,10 @@ func (m *model) status() api.Status {
 		if v.Supervision = m.supervision(c); v.Supervision != nil {
 			v.Phase = v.Supervision.Phase
 		}
+		if c.held != nil && c.held.ward.Mode() == ward.Enforce {
+			// Nothing waits for this container to settle: its policy is what was learned before.
+			v.Note, v.Partial, v.Settled = "", nil, c.held.ward.Orders().Policy.Settled
+		}
 		s.Containers = append(s.Containers, v)
 	}
 	slices.SortFunc(s.Containers, func(x, y api.Container) int { return x.Since.Compare(y.Since) })
