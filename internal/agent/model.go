@@ -62,6 +62,7 @@ type model struct {
 	holder     *holder.Client           // nil while there is none
 	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
 	records    map[key]store.Supervised // of an earlier agent, as of this one's start
+	lastStart  time.Time                // of a container; zero when its memory was given back since
 	hadHolder  bool
 	stuck      map[uint64]bool // listeners, by the holder's number, of which an agent that was killed may have taken calls along
 	lastHandle supervise.Container
@@ -90,6 +91,7 @@ type tracked struct {
 
 	attaching, attesting bool
 	isSealed             bool
+	prepared             bool  // it was started under a profile of this agent's
 	newcomers            []int // processes from outside that do not have the filter yet
 	reaching             bool
 	sealedAt             time.Time

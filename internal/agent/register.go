@@ -95,6 +95,8 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	m.containers[k] = c
 	m.agent.start(func() { m.agent.awaitExit(exit, k) })
 	m.take(c)
+	c.reg.Profile = nil // it is read, and up to megabytes long
+	m.lastStart = m.agent.Now()
 	return nil
 }
 
@@ -106,6 +108,7 @@ func (m *model) take(c *tracked) {
 	strangers := m.strangers[c.key.id]
 	delete(m.strangers, c.key.id)
 	t, ours := m.agent.tokenOf(c.reg.Profile)
+	c.prepared = ours
 	if o := m.orders[c.view.WorkloadID]; ours && o != nil && c.held == nil && o.Revision == t.Revision {
 		m.supervise(c, o, "start", t.Seq)
 	}

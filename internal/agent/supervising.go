@@ -162,7 +162,7 @@ func (m *model) endHeld(c *tracked, ended bool) {
 		c.held.supervisor.Remove(c.held.handle)
 		close(c.held.done)
 	}
-	if _, ours := m.agent.tokenOf(c.reg.Profile); ended && (ours || c.held != nil) {
+	if ended && (c.prepared || c.held != nil) {
 		engine, id := c.engine, c.key.id
 		m.record(func(ctx context.Context, s Store) error { return s.EndSupervision(ctx, engine, id) })
 	}

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/observe"
@@ -23,6 +24,7 @@ func (m *model) watchOver() {
 		return
 	}
 	m.promote()
+	m.giveBack()
 	for _, c := range m.containers {
 		if c.held == nil || c.gone {
 			continue
@@ -48,6 +50,18 @@ func (m *model) watchOver() {
 			})
 		}
 	}
+}
+
+// quiet is how long no container has started when the memory that starts took is given back: a node that boots starts
+// hundreds at once, and keeps them for months.
+const quiet = 10 * time.Second
+
+func (m *model) giveBack() {
+	if m.lastStart.IsZero() || m.agent.Now().Sub(m.lastStart) < quiet {
+		return
+	}
+	m.lastStart = time.Time{}
+	m.agent.start(debug.FreeOSMemory) // it takes milliseconds: not the owner's
 }
 
 // endBoot of a container whose boot ends without a connection accepted: by what was learned of it now, or by its age where

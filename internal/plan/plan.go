@@ -67,7 +67,7 @@ func Default() Options {
 		HeldCost:  10 * time.Microsecond,
 		CallCost:  5 * time.Microsecond,
 		Budget:    0.005,
-		BootCalls: 2000,
+		BootCalls: 500,
 		// runc passes the listener on with it, and refuses profiles that would have it wait for itself.
 		AlwaysOpen: []string{"write"},
 	}

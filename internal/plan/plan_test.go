@@ -225,7 +225,7 @@ func TestPlaces(t *testing.T) {
 			i386("execve"):    {Rate: 900, Phases: map[policy.Phase]uint64{policy.Boot: 9000}},
 			i386("mremap"):    {Rate: 3},
 			i386("uname"):     {Runs: 2, Phases: map[policy.Phase]uint64{policy.Boot: 4002}},
-			i386("chdir"):     {Runs: 2, Phases: map[policy.Phase]uint64{policy.Boot: 4000}},
+			i386("chdir"):     {Runs: 2, Phases: map[policy.Phase]uint64{policy.Boot: 1000}},
 			i386("ftruncate"): {Phases: map[policy.Phase]uint64{policy.Stop: 3000}},
 		},
 		Withheld: map[uint32]string{i386("mkdir"): "by ann"},
