@@ -32,7 +32,7 @@ type launcher struct {
 	exec   func(t *testing.T, name string, command ...string) error
 	signal func(t *testing.T, name, signal string)
 	await  func(t *testing.T, name string)     // its end, which must be with 0, and remove it
-	pid    func(t *testing.T, name string) int // of a process in its network
+	pid    func(t *testing.T, name string) int // of a process in its network; 0 where that is the host's
 }
 
 func serviceFiles(t *testing.T) []image.File {
@@ -196,7 +196,7 @@ func bundleLauncher(t *testing.T, d *daemon, name string) launcher {
 			t.Fatalf("%s does not end: %s", name, stderr)
 		}
 	}
-	l.pid = func(*testing.T, string) int { return os.Getpid() }
+	l.pid = func(*testing.T, string) int { return 0 }
 	return l
 }
 
@@ -213,33 +213,42 @@ func decimal(t *testing.T, text string) int {
 func (l launcher) name(what string) string { return containerID(what + "-" + l.port) }
 
 // ask the service to make a call.
-func (l launcher) ask(t *testing.T, name, command string) (int, error) {
+func (l launcher) ask(t *testing.T, name, command string) (r int, err error) {
 	t.Helper()
-	pid := l.pid(t, name)
-	type result struct {
-		r   int
-		err error
+	if inside := inNetwork(l.pid(t, name), func() { r, err = tryService(l.port, command) }); inside != nil {
+		return 0, inside
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with the network it is in
-		var res result
-		if res.err = enterNetwork(pid); res.err == nil {
-			res.r, res.err = tryService(l.port, command)
-		}
-		done <- res
-	}()
-	res := <-done
-	return res.r, res.err
+	return r, err
 }
 
-func enterNetwork(pid int) error {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+// inNetwork of a process, which is this one's when pid is 0, calls f. The thread goes back: it may be the main one, which never
+// ends, and by which /proc tells what network this process has.
+func inNetwork(pid int, f func()) error {
+	if pid == 0 {
+		f()
+		return nil
+	}
+	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
-	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+	defer own.Close()
+	other, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	runtime.LockOSThread()
+	if err := unix.Setns(int(other.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	f()
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err // and the thread stays locked: it ends with the test
+	}
+	runtime.UnlockOSThread()
+	return nil
 }
 
 // up starts a container and waits until it answers.
