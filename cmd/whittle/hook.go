@@ -56,7 +56,7 @@ func (a *app) prepare(ctx context.Context, d oci.Draft) (json.RawMessage, error)
 	client := api.NewClient(a.socket)
 	defer client.Close()
 	out, err := client.Prepare(ctx, api.Preparation{
-		Container: d.Container, Annotations: d.Annotations, Profile: d.Profile, Runtime: d.Runtime, RuntimeDigest: d.RuntimeDigest,
+		Container: d.Container, Annotations: d.Annotations, Profile: d.Profile, Runtime: d.Runtime,
 	})
 	if errors.Is(err, api.ErrNotFound) {
 		return nil, nil

@@ -21,10 +21,9 @@ type Preparation struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Profile is the present seccomp section of config.json; empty when there is none.
 	Profile json.RawMessage `json:"profile,omitempty"`
-	// Runtime that will create the container and the "sha256:…" of its executable. Podman tells its precreate hook
-	// neither: both are empty then.
-	Runtime       engine.Runtime `json:"runtime"`
-	RuntimeDigest string         `json:"runtime_digest,omitempty"`
+	// Runtime that will create the container. Podman does not tell its precreate hook: it is empty then. Its digest comes with
+	// the Registration: to hash it takes as long as all the rest.
+	Runtime engine.Runtime `json:"runtime"`
 }
 
 // Prepared answers a Preparation.

@@ -30,9 +30,8 @@ type Draft struct {
 	Container   engine.Container
 	Annotations map[string]string
 	// Profile is the seccomp section as it was written; nil when there is none.
-	Profile       json.RawMessage
-	Runtime       engine.Runtime
-	RuntimeDigest string
+	Profile json.RawMessage
+	Runtime engine.Runtime
 }
 
 // Off tells whether whoever starts the container wants Whittle to leave it alone.

@@ -101,13 +101,7 @@ func (w Wrapper) Rewrite(ctx context.Context, c Call) error {
 	}
 	asked := false
 	config, err := prepared(ctx, old, c.ID, func(ctx context.Context, d Draft) (json.RawMessage, error) {
-		asked = true
-		var err error
-		d.Runtime = engine.ResolveRuntime(w.Runtime)
-		var once engine.Digests
-		if d.RuntimeDigest, err = once.Of(w.Runtime); err != nil {
-			return nil, err
-		}
+		asked, d.Runtime = true, engine.ResolveRuntime(w.Runtime)
 		return w.Prepare(ctx, d)
 	})
 	switch {
