@@ -70,7 +70,7 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	case m.agent.self.is(*rc):
 		return nil
 	}
-	if m.modeOf(rc.Workload.ID()).now == api.ModeOff || ownMode(rc.Labels) == api.ModeOff {
+	if m.isOff(r) {
 		return nil
 	}
 	c := &tracked{key: k, reg: r, owner: owner, counts: map[refusalKey]*refusal{}}
@@ -98,6 +98,18 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	c.reg.Profile = nil // it is read, and up to megabytes long
 	m.lastStart = m.agent.Now()
 	return nil
+}
+
+// isOff tells whether nothing is to be done with a container. One that runs under a filter of ours is taken all the same: its
+// held calls have to be let through.
+func (m *model) isOff(r api.Registration) bool {
+	c := r.Container
+	if m.modeOf(c.Workload.ID()).now != api.ModeOff && ownMode(c.Labels) != api.ModeOff {
+		return false
+	}
+	_, ours := m.agent.tokenOf(r.Profile)
+	_, recorded := m.records[key{c.Engine, c.ID}]
+	return !ours && !recorded && len(m.strangers[c.ID]) == 0
 }
 
 // take a registered container under supervision as far as its profile, its mode and the listeners that are here say so.
