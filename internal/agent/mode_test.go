@@ -178,3 +178,32 @@ func checkSection(t *testing.T, r *rig, profile []byte) {
 		}
 	}
 }
+
+// A container that was started under a filter of ours has calls that wait for an answer, whatever its mode is by then.
+func TestOffAnswersWhatIsHeld(t *testing.T) {
+	r := start(t, supervising(t, api.ModeEnforce, time.Hour))
+	learned := lesson(true, map[policy.Phase][]string{policy.Boot: {"execve"}, policy.Run: {"read"}}).Policy
+	reg := registration("1", 0)
+	learned.Workload = reg.Container.Workload
+	if err := r.store.Save(t.Context(), learned, "test"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.client.Prepare(t.Context(), api.Preparation{Container: reg.Container, Profile: json.RawMessage(`{"defaultAction":"SCMP_ACT_ERRNO"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.client.SetMode(t.Context(), api.ModeChange{Workload: reg.Container.Workload.ID(), Mode: api.ModeOff}); err != nil {
+		t.Fatal(err)
+	}
+	for i, profile := range []json.RawMessage{nil, p.Profile} {
+		pid, _ := sleeper(t)
+		reg := registration([]string{"plain", "held"}[i], pid)
+		reg.Profile = profile
+		if err := r.client.Register(t.Context(), reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := r.only(); c.ID != "held" || c.Supervision == nil || c.Supervision.Mode != api.ModeOff {
+		t.Errorf("known: %+v, supervision %+v; want the one that is held, with everything let through", c, c.Supervision)
+	}
+}
