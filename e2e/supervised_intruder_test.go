@@ -37,15 +37,21 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 	if err := unix.PtraceSeize(pid); err != nil {
 		return fmt.Errorf("seize: %w", err)
 	}
+	var signals []unix.Signal // that came meanwhile: it gets them when nobody traces it
 	defer func() {
 		if detach := unix.PtraceDetach(pid); err == nil && detach != nil {
 			err = fmt.Errorf("detach: %w", detach)
+		}
+		for _, signal := range signals {
+			if again := unix.Kill(pid, signal); err == nil && again != nil {
+				err = fmt.Errorf("signal it again: %w", again)
+			}
 		}
 	}()
 	if err := unix.PtraceInterrupt(pid); err != nil {
 		return fmt.Errorf("interrupt: %w", err)
 	}
-	if err := stopped(pid); err != nil {
+	if err := stopped(pid, &signals); err != nil {
 		return err
 	}
 	var before unix.PtraceRegs
@@ -71,14 +77,16 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 		if err := unix.PtraceSetRegs(pid, &regs); err != nil {
 			return fmt.Errorf("set registers: %w", err)
 		}
-		if err := unix.PtraceSingleStep(pid); err != nil {
-			return fmt.Errorf("step: %w", err)
-		}
-		if err := stopped(pid); err != nil {
-			return err
-		}
-		if err := unix.PtraceGetRegs(pid, &regs); err != nil {
-			return fmt.Errorf("read registers: %w", err)
+		for regs.Rip != before.Rip { // a signal stops it before it has made the call
+			if err := unix.PtraceSingleStep(pid); err != nil {
+				return fmt.Errorf("step: %w", err)
+			}
+			if err := stopped(pid, &signals); err != nil {
+				return err
+			}
+			if err := unix.PtraceGetRegs(pid, &regs); err != nil {
+				return fmt.Errorf("read registers: %w", err)
+			}
 		}
 		results[name] = int(int64(regs.Rax))
 	}
@@ -89,8 +97,8 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 	return nil
 }
 
-// stopped waits for a traced process's next stop.
-func stopped(pid int) error {
+// stopped waits for a traced process's next stop. A signal that it stops for is kept from it.
+func stopped(pid int, signals *[]unix.Signal) error {
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(pid, &status, unix.WALL, nil)
@@ -101,6 +109,8 @@ func stopped(pid int) error {
 			return fmt.Errorf("wait: %w", err)
 		case !status.Stopped():
 			return fmt.Errorf("it ended: %#x", status)
+		case status.StopSignal() != unix.SIGTRAP:
+			*signals = append(*signals, status.StopSignal())
 		}
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/policy"
@@ -162,6 +161,3 @@ func (l *load) end() {
 		l.t.Errorf("after %d uses: %v", l.uses.Load(), l.err)
 	}
 }
-
-// pause for what has no condition to wait for: a signal that nobody may act upon, a rate that is to be seen.
-func pause(d time.Duration) { time.Sleep(d) }
