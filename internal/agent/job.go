@@ -9,6 +9,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/kernel"
 	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/plan"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/ward"
@@ -36,6 +37,14 @@ func (c *tracked) subject() subject {
 	return s
 }
 
+// guard what a supervised container teaches: it may be refused nothing, and somebody may be inside.
+func (s subject) guard(l Lesson) Lesson {
+	if s.orders != nil {
+		l.Policy = plan.Guard(l.Policy, s.orders.Policy)
+	}
+	return l
+}
+
 // ending says how a container's observation ends.
 type ending struct {
 	ended bool   // its processes are gone
@@ -46,6 +55,7 @@ type ending struct {
 func (m *model) finish(c *tracked, how ending) {
 	c.gone = true
 	c.exit.close()
+	who := c.subject() // as it was held
 	m.endHeld(c, how.ended)
 	delete(m.observed, c.id)
 	if c.id == 0 {
@@ -54,8 +64,7 @@ func (m *model) finish(c *tracked, how ending) {
 		return
 	}
 	m.queue = append(m.queue, finishJob{
-		subject: c.subject(), how: how, reg: c.reg, who: c,
-		learn: c.learns,
+		subject: who, how: how, reg: c.reg, who: c, learn: c.learns,
 	})
 }
 
@@ -95,7 +104,7 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 	if j.how.gap != "" {
 		trace.Account.Cut = j.how.gap
 	}
-	lesson := s.agent.Learn(j.workload, trace)
+	lesson := j.guard(s.agent.Learn(j.workload, trace))
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
@@ -133,7 +142,7 @@ func (j releaseJob) do(ctx context.Context, s *scholar) func(*model) {
 	if err != nil {
 		return func(m *model) { m.event(kindProblem, j.who, fmt.Sprintf("release %s: %v", j.who.view.Name, err)) }
 	}
-	lesson := s.agent.Learn(j.workload, trace)
+	lesson := j.guard(s.agent.Learn(j.workload, trace))
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
@@ -156,7 +165,7 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 			seen[w.key] = glance{id: w.id, err: err}
 			continue
 		}
-		lesson := s.agent.Learn(w.workload, trace)
+		lesson := w.guard(s.agent.Learn(w.workload, trace))
 		s.live(ctx, w, lesson.Policy)
 		seen[w.key] = glance{
 			id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID()), orders: s.newOrders(w.workload.ID(), w.orders),

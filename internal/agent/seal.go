@@ -139,7 +139,7 @@ func (j settleJob) do(ctx context.Context, s *scholar) func(*model) {
 	if err != nil {
 		return func(m *model) { m.event(kindProblem, j.who, fmt.Sprintf("settle %s: %v", j.who.view.Name, err)) }
 	}
-	lesson := s.agent.Learn(j.workload, trace)
+	lesson := j.guard(s.agent.Learn(j.workload, trace))
 	s.fold(ctx, j.subject, lesson.Policy)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {

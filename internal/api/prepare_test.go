@@ -58,7 +58,9 @@ func TestPrepare(t *testing.T) {
 		t.Errorf("Prepare of what the backend refuses = %+v", got)
 	}
 	body := strings.NewReader(`{"container":{},"future":1}`)
-	dial := func(context.Context, string, string) (net.Conn, error) { return net.DialTimeout("unix", socket, time.Second) }
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		return net.DialTimeout("unix", socket, time.Second)
+	}
 	web := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := web.Post("http://whittle/v1/containers/prepare", "application/json", body)
 	if err != nil {

@@ -59,13 +59,9 @@ func (o *Observer) peek() error {
 		}
 		c.peeked = now
 	}
-	// What a record refers to is read after it: a cell is made before its first call is counted.
+	// What a record refers to is read after it: a cell is made before its first call is counted, and an epoch begins
+	// before anything is seen in it.
 	err := errors.Join(
-		each(o.objects.Marks, func(k bpfMarkKey, m *bpfMark) {
-			if c := byUID[k.Uid]; c != nil {
-				c.mark(k.Epoch, m)
-			}
-		}),
 		o.peekCalls(byUID),
 		each(o.objects.Bursts, func(k bpfBurstKey, b *bpfBurst) {
 			if c := byUID[b.Uid]; c != nil {
@@ -92,7 +88,16 @@ func (o *Observer) peek() error {
 				c.roles[[2]uint64{k.Ino, uint64(k.Dev)}] = cString(r.Path[:])
 			}
 		}),
+		each(o.objects.Marks, func(k bpfMarkKey, m *bpfMark) {
+			if c := byUID[k.Uid]; c != nil {
+				c.mark(k.Epoch, m)
+			}
+		}),
 	)
+	for _, c := range o.containers {
+		// The mark of an epoch that has just begun may not be in the map yet: the next peek fills it in.
+		c.grow(atomic.LoadUint32(&o.shared.containers[c.index].Epoch))
+	}
 	if err == nil {
 		o.peeked = began
 	}

@@ -22,8 +22,9 @@ const (
 	Precreate = "precreate"
 )
 
-// HookTime is how long a hook holds up its container at most.
-const HookTime = 2 * time.Second
+// HookTime is how long a hook holds up its container at most. Two hundred that start at once on two cores wait for each other
+// that long; an agent that hangs is the only other reason.
+const HookTime = 6 * time.Second
 
 // Notice is what a hook tells the agent.
 type Notice struct {
