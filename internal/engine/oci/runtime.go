@@ -21,16 +21,16 @@ func runtimeOf(pid int) (engine.Runtime, string, error) {
 	proc := "/proc/" + strconv.Itoa(pid)
 	// crun, and runc from 1.2 on, run a sealed copy of themselves (CVE-2019-5736), whose link leads nowhere. It has the
 	// same contents, so it has the same digest as the file.
-	var once engine.Digests
-	digest, err := once.Of(proc + "/exe")
-	if err != nil {
-		return engine.Runtime{}, "", err
-	}
 	said := firstArg(proc + "/cmdline")
 	if link, err := os.Readlink(proc + "/exe"); err == nil && sameFile(link, proc+"/exe") {
 		said = link
 	}
-	return engine.ResolveRuntime(said), digest, nil
+	runtime := engine.ResolveRuntime(said)
+	digest, err := hashed(digests, runtime.Path, proc+"/exe")
+	if err != nil {
+		return engine.Runtime{}, "", err
+	}
+	return runtime, digest, nil
 }
 
 func firstArg(cmdline string) string {
