@@ -129,7 +129,7 @@ http {
 `},
 	} {
 		file := d.path(f.s.name + ".conf")
-		if err := os.WriteFile(file, []byte(fmt.Sprintf(f.text, f.s.port)), 0o644); err != nil {
+		if err := os.WriteFile(file, fmt.Appendf(nil, f.text, f.s.port), 0o644); err != nil {
 			return err
 		}
 		f.s.mounts = append(f.s.mounts, file+":"+f.target+":ro")

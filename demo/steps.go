@@ -66,11 +66,12 @@ func (d *demo) learn(ctx context.Context) error {
 		s.startLoad(ctx)
 	}
 	begin := time.Now()
-	head := fmt.Sprintf("%6s", "TIME")
+	var head strings.Builder
+	head.WriteString(fmt.Sprintf("%6s", "TIME"))
 	for _, s := range d.services {
-		head += fmt.Sprintf("  %-30s", strings.ToUpper(s.name))
+		head.WriteString(fmt.Sprintf("  %-30s", strings.ToUpper(s.name)))
 	}
-	fmt.Fprintln(d.out, strings.TrimRight(head, " "))
+	fmt.Fprintln(d.out, strings.TrimRight(head.String(), " "))
 	for i := 1; time.Since(begin) < learnFor; i++ {
 		if err := sleep(ctx, time.Until(begin.Add(time.Duration(i)*4*time.Second))); err != nil {
 			return err
@@ -101,15 +102,16 @@ func (d *demo) printLearned(ctx context.Context, at time.Duration) error {
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("%5.0fs", at.Seconds())
+	var line strings.Builder
+	line.WriteString(fmt.Sprintf("%5.0fs", at.Seconds()))
 	for _, s := range d.services {
 		cell := "?"
 		if c, ok := containerOf(status, s.name); ok {
 			cell = fmt.Sprintf("%-6s %3d calls, p ≤ %.1g", c.Phase, c.Distinct, c.Settled.PUnseen)
 		}
-		line += fmt.Sprintf("  %-30s", cell)
+		line.WriteString(fmt.Sprintf("  %-30s", cell))
 	}
-	_, err = fmt.Fprintln(d.out, strings.TrimRight(line, " "))
+	_, err = fmt.Fprintln(d.out, strings.TrimRight(line.String(), " "))
 	return err
 }
 

@@ -208,7 +208,7 @@ func startedBy(pid int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			var child int
 			if _, err := fmt.Sscan(field, &child); err == nil {
 				pids = append(pids, child)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whittle-sec/whittle/internal/kernel"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
@@ -58,26 +59,24 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 	if err := unix.PtraceGetRegs(pid, &before); err != nil {
 		return fmt.Errorf("read registers: %w", err)
 	}
-	if int64(before.Orig_rax) < 0 {
+	if !waitsInCall(&before) {
 		return fmt.Errorf("it does not wait in a call: %+v", before)
 	}
 	for _, name := range names {
-		nr, ok := syscalls.Number(syscalls.X86_64, name)
+		nr, ok := syscalls.Number(kernel.NativeABI, name)
 		if !ok {
 			return fmt.Errorf("no call %s", name)
 		}
 		// Arguments that do no harm where the call is allowed: no descriptor, no path, nobody.
-		regs := before
-		regs.Rip -= 2
-		regs.Orig_rax, regs.Rax = ^uint64(0), uint64(nr)
-		regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9 = ^uint64(0), 0, 0, 0, 0, 0
+		first := ^uint64(0)
 		if name == "execve" {
-			regs.Rdi = 0 // EFAULT
+			first = 0 // EFAULT
 		}
+		regs := toCall(before, nr, first)
 		if err := unix.PtraceSetRegs(pid, &regs); err != nil {
 			return fmt.Errorf("set registers: %w", err)
 		}
-		for regs.Rip != before.Rip { // a signal stops it before it has made the call
+		for regs.PC() != before.PC() { // a signal stops it before it has made the call
 			if err := unix.PtraceSingleStep(pid); err != nil {
 				return fmt.Errorf("step: %w", err)
 			}
@@ -88,7 +87,7 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 				return fmt.Errorf("read registers: %w", err)
 			}
 		}
-		results[name] = int(int64(regs.Rax))
+		results[name] = int(resultOf(&regs))
 	}
 	// As it was: a call that was interrupted is made again, and one that was done is not.
 	if err := unix.PtraceSetRegs(pid, &before); err != nil {
@@ -138,7 +137,7 @@ func childrenOf(t *testing.T, pid int) (pids []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range strings.Fields(string(text)) {
+	for field := range strings.FieldsSeq(string(text)) {
 		child, err := strconv.Atoi(field)
 		if err != nil {
 			t.Fatal(err)

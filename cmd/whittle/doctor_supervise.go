@@ -160,10 +160,10 @@ func checkAttachSeccomp(ctx context.Context, _ *app) finding {
 	result, err := inject.Run(ctx, self, inject.Request{
 		PIDs: []int{child.Process.Pid}, Listener: true, Program: []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}},
 	})
-	defer result.Close()
 	if err != nil {
 		return attachFinding(nil, err, nil, nil)
 	}
+	defer result.Close()
 	found, err := inject.Attest(ctx, self, []int{child.Process.Pid})
 	return attachFinding(result.Processes, nil, found, err)
 }

@@ -143,14 +143,15 @@ func (a *app) printRefused(out io.Writer, containers []api.Container) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	page := "\n"
+	var page strings.Builder
+	page.WriteString("\n")
 	for i, row := range strings.SplitAfter(strings.TrimSuffix(rows.String(), "\n"), "\n") {
-		page += strings.TrimRight(row, " \n") + "\n"
+		page.WriteString(strings.TrimRight(row, " \n") + "\n")
 		for _, text := range lines[i].below {
-			page += "    " + text + "\n"
+			page.WriteString("    " + text + "\n")
 		}
 	}
-	_, err := io.WriteString(out, page)
+	_, err := io.WriteString(out, page.String())
 	return err
 }
 

@@ -92,7 +92,7 @@ func processesOf(r inject.Request) (pids []int) {
 	if err != nil {
 		return r.PIDs
 	}
-	for _, field := range strings.Fields(string(list)) {
+	for field := range strings.FieldsSeq(string(list)) {
 		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
 			pids = append(pids, pid)
 		}

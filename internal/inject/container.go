@@ -113,7 +113,7 @@ func descendants(roots []int) ([]int, error) {
 			if err != nil {
 				continue
 			}
-			for _, f := range strings.Fields(string(raw)) {
+			for f := range strings.FieldsSeq(string(raw)) {
 				if child, err := strconv.Atoi(f); err == nil {
 					all = append(all, child)
 				}

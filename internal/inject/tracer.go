@@ -199,11 +199,10 @@ func (t *tracer) wanted(pid int) uint64 {
 // one process by itself. kept says that the target is kept for another try; loaded, that the process had not got the filter
 // or may not have it now.
 func (t *tracer) one(tg *target) (kept, loaded bool) {
-	began := time.Now()
 	id := identity{tg.pid, tg.start}
 	var err error
 	for _, task := range tg.tasks[:min(len(tg.tasks), 8)] {
-		began = time.Now()
+		began := time.Now()
 		var th *thread
 		if th, err = tg.stop(task.tid, 5*time.Millisecond); err == nil {
 			delete(t.stuck, id)

@@ -32,7 +32,7 @@ func (g cgroup) members(t *testing.T, o *Observer, id ID, n int) map[int]Who {
 			t.Fatal(err)
 		}
 		found = map[int]Who{}
-		for _, field := range strings.Fields(string(list)) {
+		for field := range strings.FieldsSeq(string(list)) {
 			pid, _ := strconv.Atoi(field)
 			comm, _ := os.ReadFile("/proc/" + field + "/comm")
 			if who, ok := o.Who(id, pid); ok && strings.TrimSpace(string(comm)) != "kernel.test" {
