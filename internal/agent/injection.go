@@ -120,6 +120,11 @@ func fill(out *api.AttachResult, r inject.Result) {
 		out.Listeners += len(p.More)
 	}
 	out.Paused, out.Complete = r.Frozen, r.Complete
+	for _, p := range r.Processes {
+		if r.Frozen == 0 {
+			out.Paused += p.Pause // one after the other: the others serve meanwhile
+		}
+	}
 	out.Warnings = append(out.Warnings, r.Problems...)
 }
 

@@ -114,7 +114,9 @@ func requestFor(c api.Container) (inject.Request, error) {
 		return inject.Request{}, err
 	}
 	defer p.Close()
-	r := inject.Request{PIDs: []int{c.PID}, Starts: []uint64{startOf(c.PID)}, MountNS: c.MountNS}
+	// Without the freezer one thread of each process stands still while the others serve; a process that is forked meanwhile
+	// inherits the filter or is found by another look. Frozen, all of them stand still at once, and longer.
+	r := inject.Request{PIDs: []int{c.PID}, Starts: []uint64{startOf(c.PID)}, MountNS: c.MountNS, NoFreeze: true}
 	if c.CgroupID > 1 {
 		if r.Cgroup, err = p.CgroupDir(); err != nil {
 			return inject.Request{}, err

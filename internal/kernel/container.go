@@ -38,6 +38,12 @@ type container struct {
 	problems []string
 }
 
+// empty it of what was recorded.
+func (c *container) empty() {
+	c.cells, c.calls, c.bursts = map[uint32]bpfCellKey{}, map[bpfCallKey]*record{}, map[bpfBurstKey]*record{}
+	c.args, c.denied = map[bpfArgKey]uint32{}, map[bpfDeniedKey]bpfDenied{}
+}
+
 type epoch struct {
 	at     time.Duration // boot time; 0 while it is not known
 	cause  observe.Cause

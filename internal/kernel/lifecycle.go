@@ -53,9 +53,9 @@ func (o *Observer) add(t Target, allowed *Allowed, follow bool) (*container, err
 	}
 	c := &container{
 		id: ID(o.lastUID + 1), target: t, watch: allowed != nil, follow: follow, added: bootTime(), skipped: o.skipped(),
-		cells: map[uint32]bpfCellKey{}, calls: map[bpfCallKey]*record{}, bursts: map[bpfBurstKey]*record{},
-		args: map[bpfArgKey]uint32{}, roles: map[[2]uint64]string{}, denied: map[bpfDeniedKey]bpfDenied{},
+		roles: map[[2]uint64]string{},
 	}
+	c.empty()
 	c.epochs = []epoch{{at: c.added}}
 	// The programs first: a container that is in the table is observed.
 	want := o.need()

@@ -195,11 +195,7 @@ func (o *Observer) forgetCalls(c *container) {
 		o.objects.Cells.Delete(k)
 	}
 	o.forgetMarks(c)
-	clear(c.calls)
-	clear(c.bursts)
-	clear(c.args)
-	clear(c.denied)
-	clear(c.cells)
+	c.empty() // and not cleared: maps keep their size, and a container that is followed stays for months
 }
 
 // forgetMarks removes those of the epochs so far.

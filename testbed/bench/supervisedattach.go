@@ -144,7 +144,9 @@ func (p *pauses) attach(ctx context.Context, c *api.Client, name string, port in
 	for _, x := range r.Processes {
 		p.processes, p.threads = p.processes+1, p.threads+x.Threads
 	}
-	p.each = append(p.each, float64(r.Paused)/1e6/float64(len(r.Processes)))
+	for _, process := range r.Processes {
+		p.each = append(p.each, float64(process.Pause)/1e6)
+	}
 	p.exchanges, p.errors = p.exchanges+l.exchanges, p.errors+l.failed
 	p.wait = append(p.wait, float64(l.longest)/1e6)
 	if l.failed > 0 {
