@@ -15,7 +15,7 @@ import (
 
 const (
 	footprintThreads = 2
-	footprintSettle  = 3 * time.Second
+	footprintSettle  = 13 * time.Second // the agent gives back what starting them took when none has started for ten
 	footprintWindow  = 2 * time.Second
 	footprintAtOnce  = 4
 	barFootprintKB   = 64
