@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/holder"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/supervise"
 )
 
@@ -206,4 +208,34 @@ func TestOffAnswersWhatIsHeld(t *testing.T) {
 	if c := r.only(); c.ID != "held" || c.Supervision == nil || c.Supervision.Mode != api.ModeOff {
 		t.Errorf("known: %+v, supervision %+v; want the one that is held, with everything let through", c, c.Supervision)
 	}
+}
+
+// An engine may fail to create a container that was prepared: its record does not wait for it for ever.
+func TestUnbornAreForgotten(t *testing.T) {
+	db, err := store.Open(t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	for _, v := range []store.Supervised{
+		{Engine: "podman", ID: "unborn", How: "start", Fingerprint: "f", Boot: bootID()},
+		{Engine: "podman", ID: "alive", How: "attach", Fingerprint: "f", Boot: bootID(), PID: os.Getpid()},
+	} {
+		if _, err := db.IntendSupervision(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := supervising(t, api.ModeLearn, time.Hour)
+	start(t, func(c *Config) {
+		held(c)
+		c.Store = Stored{db}
+		c.Now = func() time.Time { return time.Now().Add(2 * unborn) }
+	})
+	until(func() bool {
+		all, err := db.Supervised(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all) == 1 && all[0].ID == "alive"
+	})
 }

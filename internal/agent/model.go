@@ -63,6 +63,7 @@ type model struct {
 	strangers  map[string][]holder.Kept // listeners of containers that no hook has told of yet, by OCI id
 	records    map[key]store.Supervised // of an earlier agent, as of this one's start
 	lastStart  time.Time                // of a container; zero when its memory was given back since
+	lastUnborn time.Time
 	hadHolder  bool
 	stuck      map[uint64]bool // listeners, by the holder's number, of which an agent that was killed may have taken calls along
 	lastHandle supervise.Container

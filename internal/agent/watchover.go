@@ -4,12 +4,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/ward"
 )
@@ -25,6 +27,7 @@ func (m *model) watchOver() {
 	}
 	m.promote()
 	m.giveBack()
+	m.forgetUnborn()
 	for _, c := range m.containers {
 		if c.held == nil || c.gone {
 			continue
@@ -62,6 +65,27 @@ func (m *model) giveBack() {
 	}
 	m.lastStart = time.Time{}
 	m.agent.start(debug.FreeOSMemory) // it takes milliseconds: not the owner's
+}
+
+// unborn is how old the record of a container gets that was prepared and never came: its engine failed to create it.
+const unborn = 10 * time.Minute
+
+// forgetUnborn puts down the records of containers that never came.
+func (m *model) forgetUnborn() {
+	if m.agent.Now().Sub(m.lastUnborn) < unborn {
+		return
+	}
+	m.lastUnborn = m.agent.Now()
+	before := m.lastUnborn.Add(-unborn)
+	m.record(func(ctx context.Context, s Store) error {
+		all, err := s.Supervised(ctx)
+		for _, r := range all {
+			if r.State == store.Intended && r.PID == 0 && r.Updated.Before(before) {
+				err = errors.Join(err, s.AbandonSupervision(ctx, r.Seq))
+			}
+		}
+		return err
+	})
 }
 
 // endBoot of a container whose boot ends without a connection accepted: by what was learned of it now, or by its age where
