@@ -83,6 +83,10 @@ func (t *table) common() (r role) {
 	for i := range r.serving {
 		r.serving[i] = intersect(func(k role) syscalls.Set { return k.serving[i] })
 	}
+	// A role that does nothing while running may do something in a reload: that takes nothing away from the others.
+	for i := range r.serving {
+		r.serving[i] = r.serving[i].Union(r.serving[policy.Run])
+	}
 	r.birth = intersect(func(k role) syscalls.Set { return k.birth })
 	return r
 }
