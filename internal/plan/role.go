@@ -83,9 +83,10 @@ func (t *table) common() (r role) {
 	for i := range r.serving {
 		r.serving[i] = intersect(func(k role) syscalls.Set { return k.serving[i] })
 	}
-	// A role that does nothing while running may do something in a reload: that takes nothing away from the others.
+	// No phase takes away what running gives, and none gives more than every role has: a role that does nothing while
+	// running, and something in a reload, takes it from what is common while running.
 	for i := range r.serving {
-		r.serving[i] = r.serving[i].Union(r.serving[policy.Run])
+		r.serving[policy.Run] = r.serving[policy.Run].Intersect(r.serving[i])
 	}
 	r.birth = intersect(func(k role) syscalls.Set { return k.birth })
 	return r
