@@ -79,6 +79,7 @@ type Ward struct {
 	now   func() time.Time
 
 	kernel   Kernel
+	boot     boot
 	init     int           // the container's first process, for the lane of those that the kernel did not see being made
 	started  bool          // see StartedUnder
 	observed atomic.Uint32 // kernel.ID
@@ -131,11 +132,15 @@ func (w *Ward) Phase() policy.Phase {
 	}
 	switch stage {
 	case observe.StageBoot:
+		w.boot.booting()
 		return policy.Boot
 	case observe.StageReload:
 		return policy.Reload
 	case observe.StageStop:
 		return policy.Stop
+	}
+	if w.boot.goesOn(w.now()) {
+		return policy.Boot
 	}
 	return policy.Run
 }
@@ -151,6 +156,13 @@ func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
 	asker := w.asker(h, orders)
 	a := orders.Plan.Answer(asker, h.Call, h.Args)
 	allow := a.Action == policy.Allow
+	if allow && asker.Phase == policy.Boot && w.boot.late() {
+		serving := asker
+		serving.Phase = policy.Run
+		if orders.Plan.Answer(serving, h.Call, h.Args).Action != policy.Allow {
+			w.boot.needed(w.now())
+		}
+	}
 	var refused uint64
 	switch {
 	case allow:
