@@ -83,9 +83,6 @@ func (m *model) sealed(c *tracked, s site, seq int64) error {
 			return err
 		}
 	}
-	if c.learns {
-		m.settle(c)
-	}
 	allowed := kernel.Allowed{Calls: map[syscalls.ABI]syscalls.Set{}, Checked: map[syscalls.Call][]kernel.Check{}}
 	for abi, calls := range s.orders.Policy.ABIs {
 		allowed.Calls[abi] = policy.AllowedSet(s.orders.Policy, sealedPhases, abi)
@@ -100,9 +97,11 @@ func (m *model) sealed(c *tracked, s site, seq int64) error {
 		}
 	}
 	c.view.Mode = api.Enforced
-	id, k := c.id, c.key
-	// After a settling that may be under way, hence in its turn.
-	m.queue = append(m.queue, watchJob{id, k, allowed})
+	// Before the settling: what is refused between the two would be told by nobody.
+	m.queue = append(m.queue, watchJob{c.id, c.key, allowed})
+	if c.learns {
+		m.settle(c)
+	}
 	return nil
 }
 

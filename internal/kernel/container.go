@@ -20,6 +20,7 @@ type container struct {
 	target Target
 	watch  bool
 	follow bool          // nothing is recorded: only who its tasks are, and signals
+	also   bool          // what its filters deny is reported, too
 	added  time.Duration // boot time
 
 	epochs   []epoch

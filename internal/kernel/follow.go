@@ -49,7 +49,7 @@ func (o *Observer) Settle(id ID) (observe.Trace, error) {
 	return t, errors.Join(err, o.links.set(&o.objects, o.need()))
 }
 
-// AlsoWatch reports what the filters of a followed container deny: those that nobody is asked by.
+// AlsoWatch reports what the filters of a container deny that is learned from or followed: those that nobody is asked by.
 func (o *Observer) AlsoWatch(id ID, a Allowed) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,7 +60,7 @@ func (o *Observer) AlsoWatch(id ID, a Allowed) error {
 	if err := o.permit(c, &a); err != nil {
 		return fmt.Errorf("watch container %d: %w", id, err)
 	}
-	c.watch = true
+	c.also = true
 	atomic.OrUint32(&o.shared.containers[c.index].Flags, uint32(bpfContainerFlagFLAG_WATCH))
 	return o.links.set(&o.objects, o.need())
 }

@@ -181,7 +181,7 @@ func (o *Observer) need() (n need) {
 		booting := atomic.LoadUint32(&o.shared.containers[c.index].Stage) == uint32(observe.StageBoot) &&
 			now-c.added < readyWait
 		n.enter = n.enter || c.learns()
-		n.exit = n.exit || c.watch || c.learns() && (c.target.Filtered || booting)
+		n.exit = n.exit || c.watch || c.also || c.learns() && (c.target.Filtered || booting)
 	}
 	return n
 }
