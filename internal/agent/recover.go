@@ -48,7 +48,10 @@ func (a *Agent) reconcile(ctx context.Context) {
 	}
 	records, err := a.Store.Supervised(ctx)
 	if err != nil {
-		a.Log.Error("read what is supervised", "err", err)
+		_ = a.ask(ctx, func(m *model) error {
+			m.problem("record", fmt.Sprintf("what an earlier agent supervised cannot be read, so what it lost is not recovered: %v", err))
+			return nil
+		})
 		return
 	}
 	latest := map[key]store.Supervised{}
