@@ -39,7 +39,14 @@ var layers = map[string][]string{
 	"internal/filter": {"internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/plan":   {"internal/cve", "internal/filter", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
 
+	// The panel: judge decides a case from plain values; the corpus has the rules it goes by.
+	"internal/judge":    {"internal/cve", "internal/observe", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
+	"internal/elfcalls": {"internal/syscalls"},
+	"internal/corpus":   {"internal/assoc", "internal/hint", "internal/judge", "internal/observe", "internal/syscalls", "internal/workload"},
+
 	// Mechanism.
+	// What the kernel and the mapped files say of a held call, in the panel's words.
+	"internal/origin":  {"internal/elfcalls", "internal/judge", "internal/syscalls", "internal/workload"},
 	"internal/kernel":  {"internal/hint", "internal/observe", "internal/syscalls", "internal/workload"},
 	"internal/seccomp": {"internal/hint", "internal/syscalls"},
 	// Held calls, the process that keeps their listeners, and filters for processes that run: none of them judges.
@@ -61,14 +68,15 @@ var layers = map[string][]string{
 	"internal/install": {"internal/engine/oci", "internal/hint", "internal/jsonedit"},
 
 	// Who answers for one supervised container: the plan decides, with what the kernel says of the caller.
-	"internal/ward": {"internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},
+	"internal/ward": {"internal/judge", "internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},
 
 	// The daemon.
 	"internal/store": {"internal/hint", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
-	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/observe", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
+	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/judge", "internal/observe", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/agent": {
-		"internal/api", "internal/cve", "internal/engine", "internal/engine/process", "internal/filter", "internal/hint",
-		"internal/holder", "internal/inject", "internal/kernel", "internal/learn", "internal/observe", "internal/plan",
+		"internal/api", "internal/corpus", "internal/cve", "internal/engine", "internal/engine/process", "internal/filter",
+		"internal/hint", "internal/holder", "internal/inject", "internal/judge", "internal/kernel", "internal/learn",
+		"internal/observe", "internal/origin", "internal/plan",
 		"internal/policy", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
 		"internal/ward", "internal/workload",
 	},
@@ -87,7 +95,7 @@ var forTests = []string{"internal/testenv", "internal/engine/enginetest"}
 // pure packages do no I/O and read no clock: whatever they decide can be replayed from a file.
 var pure = []string{
 	"internal/syscalls", "internal/workload", "internal/observe", "internal/assoc", "internal/learn",
-	"internal/policy", "internal/cve", "internal/filter", "internal/plan",
+	"internal/policy", "internal/cve", "internal/filter", "internal/plan", "internal/judge",
 }
 
 // A name that says nothing collects everything.
