@@ -588,6 +588,41 @@ func TestEngineMissing(t *testing.T) {
 	})
 }
 
+// TestEventsOfWhatStatusShows: they are not kept waiting by what there is to learn.
+func TestEventsOfWhatStatusShows(t *testing.T) {
+	learned, goOn := 0, make(chan struct{})
+	r := start(t, func(c *Config) {
+		learn := c.Learn
+		c.Survey = time.Hour // so that only ended containers are learned from
+		c.Learn = func(w workload.Workload, trace observe.Trace) Lesson {
+			if learned++; learned == 2 {
+				<-goOn
+			}
+			return learn(w, trace)
+		}
+	})
+	defer close(goOn)
+	for _, id := range []string{"1", "2"} {
+		pid, _ := sleeper(t)
+		if err := r.client.Register(t.Context(), registration(id, pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"1", "2"} {
+		if err := r.Gone(t.Context(), api.Peer{}, api.Gone{Engine: "podman", ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(func() bool {
+		s, err := r.client.Status(t.Context())
+		return err == nil && len(s.Containers) == 1
+	})
+	events, err := r.client.Events(t.Context(), api.EventQuery{})
+	if err != nil || !slices.ContainsFunc(events, func(e api.Event) bool { return e.Kind == kindStop && e.Container == "web-1" }) {
+		t.Errorf("status shows that web-1 has ended, and the events are %+v, %v", events, err)
+	}
+}
+
 func TestFollow(t *testing.T) {
 	r := start(t, nil)
 	enough := errors.New("enough")

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -67,9 +68,40 @@ func (a *Agent) Floor(ctx context.Context, ref string) (map[string][]string, err
 	return a.Store.Floor(ctx, ref)
 }
 
-// Events of the journal.
+// Events of the journal. Whatever Status has shown is among them.
 func (a *Agent) Events(ctx context.Context, q api.EventQuery) ([]api.Event, error) {
+	if err := a.journaled(ctx); err != nil {
+		return nil, err
+	}
 	return a.Store.Events(ctx, q)
+}
+
+// journaled waits until the scholar has written, or tried to write, what has happened by now.
+func (a *Agent) journaled(ctx context.Context) error {
+	written := make(chan struct{})
+	err := a.ask(ctx, func(m *model) error {
+		for _, c := range m.containers {
+			if c.held != nil {
+				m.tellHeld(c)
+			}
+		}
+		if len(m.events) == 0 && !m.writing {
+			close(written)
+			return nil
+		}
+		m.readers = append(m.readers, written)
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrStopping) {
+		return err
+	}
+	select {
+	case <-written:
+	case <-a.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
 }
 
 // Import a policy. What running containers teach is added to it.

@@ -192,11 +192,17 @@ type glance struct {
 	err       error
 }
 
-type journalJob struct{ events []api.Event }
+type journalJob struct {
+	events  []api.Event
+	readers []chan<- struct{}
+}
 
 func (j journalJob) do(ctx context.Context, s *scholar) func(*model) {
 	s.journal(ctx, j.events)
-	return nil
+	for _, r := range j.readers {
+		close(r)
+	}
+	return func(m *model) { m.writing = false }
 }
 
 type saveJob struct{}

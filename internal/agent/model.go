@@ -56,6 +56,9 @@ type model struct {
 	problems   map[string]string // by what has it
 	queue      []job             // for the scholar, oldest first
 	events     []api.Event       // not yet handed to the scholar
+	readers    []chan<- struct{} // of the journal: closed when it has those events
+	writing    bool              // the scholar writes the journal
+	wrote      bool              // and did nothing else since
 	surveying  bool
 	modes      map[string]*workloadMode // by workload ID
 	orders     map[string]*ward.Orders  // by workload ID: the newest that a profile or a grant was made from
@@ -112,7 +115,6 @@ func (m *model) own(ctx context.Context, fatal <-chan error) error {
 	tick := time.NewTicker(m.agent.Survey)
 	defer tick.Stop()
 	for {
-		m.handOverEvents()
 		out, next := m.next()
 		select {
 		case <-ctx.Done():
@@ -126,7 +128,7 @@ func (m *model) own(ctx context.Context, fatal <-chan error) error {
 		case f := <-m.agent.results:
 			f(m)
 		case out <- next:
-			m.queue = m.queue[1:]
+			m.taken(next)
 		case <-tick.C:
 			m.survey()
 			m.watchOver()
@@ -134,12 +136,29 @@ func (m *model) own(ctx context.Context, fatal <-chan error) error {
 	}
 }
 
-// next job for the scholar; the channel is nil, which blocks, when there is none.
+// next job for the scholar; the channel is nil, which blocks, when there is none. The journal comes first, but not twice in a
+// row: it tells soon what has happened, however much there is to learn, and what is learned does not wait for it either.
 func (m *model) next() (chan<- job, job) {
-	if len(m.queue) == 0 {
+	only := len(m.queue) == 0
+	if !only {
+		_, only = m.queue[0].(lastJob)
+	}
+	switch {
+	case len(m.events)+len(m.readers) > 0 && (only || !m.wrote):
+		return m.agent.jobs, journalJob{m.events, m.readers}
+	case len(m.queue) == 0:
 		return nil, nil
 	}
 	return m.agent.jobs, m.queue[0]
+}
+
+// taken by the scholar: what next gave.
+func (m *model) taken(j job) {
+	if _, m.wrote = j.(journalJob); m.wrote {
+		m.events, m.readers, m.writing = nil, nil, true
+		return
+	}
+	m.queue = m.queue[1:]
 }
 
 // drain every container, for at most drainTime.
@@ -150,19 +169,14 @@ func (m *model) drain(ctx context.Context) {
 		}
 	}
 	m.event(kindAgent, nil, "agent stops")
-	m.handOverEvents()
 	m.queue = append(m.queue, saveJob{}, lastJob{})
 	timeout := time.NewTimer(drainTime)
 	defer timeout.Stop()
 	for {
-		if len(m.events) > 0 { // of what ended just now
-			m.queue = slices.Insert(m.queue, len(m.queue)-1, job(journalJob{m.events}))
-			m.events = nil
-		}
 		out, next := m.next()
 		select {
 		case out <- next:
-			m.queue = m.queue[1:]
+			m.taken(next)
 			if _, last := next.(lastJob); last {
 				return
 			}
@@ -197,13 +211,6 @@ func (m *model) event(kind string, c *tracked, text string) {
 func (m *model) workloadEvent(kind, workloadID, text string) {
 	m.events = append(m.events, api.Event{Time: m.agent.Now(), Kind: kind, Workload: workloadID, Text: text})
 	m.agent.Log.Info(text, "kind", kind, "workload", workloadID)
-}
-
-func (m *model) handOverEvents() {
-	if len(m.events) > 0 {
-		m.queue = append(m.queue, journalJob{m.events})
-		m.events = nil
-	}
 }
 
 // What surveys may cost. The older a container is, the less there is to see in another second; and after a survey that took
