@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/policy"
 )
 
 // TestTenThousandHeldCalls of one container at once: all are answered, another container's calls meanwhile, and the agent
@@ -80,7 +83,8 @@ func TestFloodOfRefusedCalls(t *testing.T) {
 	ms := newMasters(t)
 	other, s := ms.start(t, "other"), ms.start(t, "flooder")
 	other.supervised()
-	s.supervised()
+	// Each phase has a line of its own, and the boot goes on for a while after the first connection.
+	ms.d.supervised(s.id, api.ModeEnforce, policy.Run)
 	const threads, each = 16, 20_000
 	s.does("threads", threads)
 	before, events, began := ms.d.rss(), len(ms.d.events()), time.Now()
