@@ -111,6 +111,9 @@ func (c *Client) Events(ctx context.Context, q EventQuery) (e []Event, err error
 	if q.Kind != "" {
 		v.Set("kind", q.Kind)
 	}
+	if q.Oldest {
+		v.Set("oldest", "1")
+	}
 	return e, c.get(ctx, "events", v, &e)
 }
 

@@ -201,7 +201,13 @@ func (s *Server) events(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := EventQuery{After: int64(after), Limit: limit, Workload: r.FormValue("workload"), Kind: r.FormValue("kind")}
+	oldest, err := intParam(r, "oldest", 0, 1)
+	if err != nil {
+		return nil, err
+	}
+	q := EventQuery{
+		After: int64(after), Limit: limit, Workload: r.FormValue("workload"), Kind: r.FormValue("kind"), Oldest: oldest == 1,
+	}
 	return s.Backend.Events(r.Context(), q)
 }
 

@@ -36,6 +36,18 @@ func (s *Server) superviseRoutes(mux *http.ServeMux) {
 		g.By = cmp.Or(g.By, by.Name())
 		return b.Grant(ctx, by, g)
 	}, GrantRequest.check))
+	mux.HandleFunc("GET /v1/judge", s.get(func(r *http.Request) (any, error) {
+		b, ok := s.Backend.(JudgeDesk)
+		if !ok {
+			return nil, notSupervising()
+		}
+		w, err := b.Waiting(r.Context())
+		return append([]Waiting{}, w...), err
+	}))
+	mux.HandleFunc("POST /v1/judge", byRoot(s, func(b JudgeDesk, ctx context.Context, by Peer, j Judgement) (Judged, error) {
+		j.By = cmp.Or(j.By, by.Name())
+		return b.Settle(ctx, by, j)
+	}, Judgement.check))
 }
 
 func notSupervising() error {

@@ -35,6 +35,9 @@ func (h Held) Valid() bool { return h.listener > 0 && idValid(h.listener, h.ID) 
 // Verdict is the answer to a held call. The zero value refuses with EPERM.
 type Verdict struct {
 	Allow bool
+	// Later parks the call: it stays held until Settle answers it, and the judge goes on with the next one. What its
+	// holder never settles is refused with Errno, at the latest when Run ends.
+	Later bool
 	// Errno of a refusal. One that is 0, negative or the kernel's own (ERESTARTSYS …) becomes EPERM, so that a refusal
 	// never looks like success and never starts the call again.
 	Errno int32
@@ -56,13 +59,16 @@ func (v Verdict) errno() unix.Errno {
 	return unix.Errno(v.Errno)
 }
 
-// Counters say what became of the held calls. Received = Allowed + Refused + Gone + Errors.
+// Counters say what became of the held calls. Received = Allowed + Refused + Gone + Errors + Parked, and those that a
+// judge has at this moment.
 type Counters struct {
 	Received uint64 `json:"received"`
 	Allowed  uint64 `json:"allowed"`
 	Refused  uint64 `json:"refused"` // by the judge, by its panic, or because the call has no name here
 	Gone     uint64 `json:"gone"`    // judged, but the caller had died or was interrupted meanwhile
 	Errors   uint64 `json:"errors"`  // the kernel took neither the answer nor a refusal
+
+	Parked uint64 `json:"parked"` // that wait for Settle now
 
 	Panics  uint64 `json:"panics"`  // of judges; each is also in Refused or Gone
 	Unknown uint64 `json:"unknown"` // of an architecture or number that Whittle has no name for: refused unasked
