@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,8 +96,11 @@ func (s *servant) attachedAgain() {
 		s.t.Errorf("%+v", m)
 	}
 	ctx, stop := context.WithTimeout(s.t.Context(), patience)
+	var going sync.WaitGroup
+	defer going.Wait() // it looks at the agent, which may be another afterwards
 	defer stop()
-	go s.ms.d.goOn(ctx)
+	agent := s.ms.d.cmd.Process.Pid
+	going.Go(func() { goOn(ctx, agent) })
 	var err error
 	for ctx.Err() == nil { // until the agent has found what was left
 		if err = <-s.attach(); err == nil {
@@ -184,10 +188,10 @@ func (d *daemon) injector() (guardian, tracer int) {
 	return guardian, tracer
 }
 
-// goOn with whatever injector stops, until ctx is done.
-func (d *daemon) goOn(ctx context.Context) {
+// goOn with whatever injector of an agent stops, until ctx is done.
+func goOn(ctx context.Context, agent int) {
 	for ; ctx.Err() == nil; time.Sleep(glance / 10) {
-		for _, g := range startedBy(d.cmd.Process.Pid) {
+		for _, g := range startedBy(agent) {
 			for _, p := range startedBy(g) {
 				if stateOf(p) == 'T' {
 					_ = unix.Kill(p, unix.SIGCONT) // it may be gone
