@@ -17,8 +17,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
-// makeCalls in a process that waits in one, as code that an intruder has brought into it would: by ptrace, at the syscall
-// instruction that it waits at. The process does not notice.
+// makeCalls in a process, as code that an intruder has brought into it would: by ptrace, at the syscall instruction that it
+// waits at, or comes to next. The process does not notice.
 func makeCalls(t *testing.T, pid int, names ...string) (results map[string]int) {
 	t.Helper()
 	results = map[string]int{}
@@ -59,8 +59,13 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 	if err := unix.PtraceGetRegs(pid, &before); err != nil {
 		return fmt.Errorf("read registers: %w", err)
 	}
-	if !waitsInCall(&before) {
-		return fmt.Errorf("it does not wait in a call: %+v", before)
+	for !waitsInCall(&before) { // it computes
+		if err := toNextCall(pid, &signals); err != nil {
+			return err
+		}
+		if err := unix.PtraceGetRegs(pid, &before); err != nil {
+			return fmt.Errorf("read registers: %w", err)
+		}
 	}
 	for _, name := range names {
 		nr, ok := syscalls.Number(kernel.NativeABI, name)
@@ -94,6 +99,26 @@ func traceCalls(pid int, names []string, results map[string]int) (err error) {
 		return fmt.Errorf("set registers: %w", err)
 	}
 	return nil
+}
+
+// toNextCall of a traced process that has stopped: it stops again when that is done, or interrupted and to be made again.
+func toNextCall(pid int, signals *[]unix.Signal) error {
+	for kept := -1; kept != len(*signals); { // until it stops where it enters the call, and not for a signal
+		if err := unix.PtraceSyscall(pid, 0); err != nil {
+			return fmt.Errorf("go on to its next call: %w", err)
+		}
+		kept = len(*signals)
+		if err := stopped(pid, signals); err != nil {
+			return err
+		}
+	}
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return fmt.Errorf("interrupt its call: %w", err)
+	}
+	if err := unix.PtraceCont(pid, 0); err != nil {
+		return fmt.Errorf("go on with its call: %w", err)
+	}
+	return stopped(pid, signals)
 }
 
 // stopped waits for a traced process's next stop. A signal that it stops for is kept from it.
