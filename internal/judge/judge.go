@@ -39,9 +39,9 @@ type Question struct {
 
 // Evidence that was gathered while the call was held. The zero value is no evidence, which speaks for nothing.
 type Evidence struct {
-	Origin Origin
-	Import Import
-	Fleet  Fleet
+	Origin Origin `json:"origin"`
+	Import Import `json:"import"`
+	Fleet  Fleet  `json:"fleet"`
 }
 
 // Class of the memory that a system call's instruction lies in.
@@ -61,11 +61,11 @@ const (
 
 // Origin is where the instruction lies that made the call.
 type Origin struct {
-	Class   Class
-	Path    string // as the container sees it; printable
-	BuildID string // hexadecimal, "" when the file has none
-	Offset  uint64 // in the file
-	Why     string // of Unknown, or what more is to be said
+	Class   Class  `json:"class"`
+	Path    string `json:"path,omitempty"`     // as the container sees it; printable
+	BuildID string `json:"build_id,omitempty"` // hexadecimal, "" when the file has none
+	Offset  uint64 `json:"offset,omitempty"`   // in the file
+	Why     string `json:"why,omitempty"`      // of Unknown, or what more is to be said
 }
 
 // Carrier is how an executable object comes by a call.
@@ -80,29 +80,29 @@ const (
 
 // Import is which mapped executable or library, the C library and the loader apart, needs the call.
 type Import struct {
-	Carrier Carrier
-	Object  string // path in the container; printable
-	Symbol  string // the imported function
-	Objects int    // that were read
-	Why     string // of NotRead
+	Carrier Carrier `json:"carrier"`
+	Object  string  `json:"object,omitempty"`  // path in the container; printable
+	Symbol  string  `json:"symbol,omitempty"`  // the imported function
+	Objects int     `json:"objects,omitempty"` // that were read
+	Why     string  `json:"why,omitempty"`     // of NotRead
 }
 
 // Fleet is what the replicas of the workload did, this one apart.
 type Fleet struct {
-	Replicas int // that ran, or run
-	Needed   int // of them made the call
+	Replicas int `json:"replicas,omitempty"` // that ran, or run
+	Needed   int `json:"needed,omitempty"`   // of them made the call
 }
 
 // Rule of association: who does If also does Then.
 type Rule struct {
-	If         []string // names of calls
-	Then       string
-	Support    float64 // share of the transactions that have all of it
-	Confidence float64 // share of those with If that have Then
-	Lower      float64 // 95 % lower bound of Confidence
-	Lift       float64
-	Of         uint64   // transactions
-	Sources    []string // the workloads it holds in, at most 8
+	If         []string `json:"if"` // names of calls
+	Then       string   `json:"then"`
+	Support    float64  `json:"support"`    // share of the transactions that have all of it
+	Confidence float64  `json:"confidence"` // share of those with If that have Then
+	Lower      float64  `json:"lower"`      // 95 % lower bound of Confidence
+	Lift       float64  `json:"lift"`
+	Of         uint64   `json:"of"`                // transactions
+	Sources    []string `json:"sources,omitempty"` // the workloads it holds in, at most 8
 }
 
 // Associations are rules mined from other workloads.
@@ -123,50 +123,27 @@ const (
 
 // Vote of one judge.
 type Vote struct {
-	Judge  string // "phase", "equivalent", "association", "import", "origin", "fleet", "risk"
-	Stance Stance
-	Points int // For only
-	Why    string
-	Rule   *Rule // association's
+	Judge  string `json:"judge"` // "phase", "equivalent", "association", "import", "origin", "fleet", "risk"
+	Stance Stance `json:"stance"`
+	Points int    `json:"points,omitempty"` // For only
+	Why    string `json:"why"`
+	Rule   *Rule  `json:"rule,omitempty"` // association's
 }
 
 // Decision of the panel.
 type Decision struct {
-	Verdict Verdict
-	Votes   []Vote   // in the order of Judges
-	Given   int      // points
-	Needed  int      // points; what the risk asks for
-	Why     string   // in one line
-	Changed []string // what would have changed the verdict, in plain words
+	Verdict Verdict  `json:"verdict"`
+	Votes   []Vote   `json:"votes"`             // in the order of Names
+	Given   int      `json:"given"`             // points
+	Needed  int      `json:"needed"`            // points; what the risk asks for, and one more for each vote against
+	Why     string   `json:"why"`               // in one line
+	Changed []string `json:"changed,omitempty"` // what would have changed the verdict, in plain words
 }
 
 // Case is a question with all that was known, and the decision.
 type Case struct {
-	Workload string // ID
-	Question Question
-	Evidence Evidence
-	Decision Decision
+	Workload string   `json:"workload"` // ID
+	Question Question `json:"question"`
+	Evidence Evidence `json:"evidence"`
+	Decision Decision `json:"decision"`
 }
-
-// Panel of judges for one policy. It is not changed after New, and may be used by many goroutines.
-type Panel struct {
-	policy policy.Policy
-	rules  Associations
-}
-
-// New panel. rules may be nil.
-func New(p policy.Policy, rules Associations) *Panel { return &Panel{policy: p, rules: rules} }
-
-// Decide a case. The same question and evidence always get the same decision.
-func (p *Panel) Decide(q Question, e Evidence) Decision {
-	return Decision{Why: "no judge has spoken"}
-}
-
-// Names of all judges, in the order of their votes.
-var Names = []string{"origin", "risk", "phase", "equivalent", "import", "association", "fleet"}
-
-// Only keeps the named judges; origin's and risk's demands stay only if they are named. For the ablation.
-func (p *Panel) Only(names ...string) *Panel { return p }
-
-// Never is why a call never passes by inference, or "". Learning it needs a person, too.
-func Never(call syscalls.Call) string { return "" }
