@@ -30,7 +30,7 @@ type Held struct {
 // Valid reports whether the caller still waits. What /proc said about TID is about the caller only when Valid is true
 // after it was read: else the thread may have ended and its id gone to another. Ask only inside the judge, which is as
 // long as the listener is sure to be open; the zero Held is never valid.
-func (h Held) Valid() bool { return h.listener > 0 && idValid(h.listener, h.ID) }
+func (h Held) Valid() bool { return h.ticket().waits() }
 
 // Verdict is the answer to a held call. The zero value refuses with EPERM.
 type Verdict struct {

@@ -20,7 +20,9 @@ type queue struct {
 
 	mu        sync.Mutex
 	listeners map[int]struct{}
-	serving   bool // a worker has it: nobody else closes its descriptors
+	serving   bool             // a worker has it: nobody else closes its descriptors
+	hand      ticket           // of the call that the judge has; the zero ticket when it has none
+	parked    map[ticket]int32 // calls that wait for Settle, and the errno that each is refused with otherwise
 }
 
 func newQueue(c Container) (*queue, error) {
@@ -79,6 +81,29 @@ func (q *queue) len() int {
 	return len(q.listeners)
 }
 
+// give a call into the judge's hand.
+func (q *queue) give(t ticket) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hand = t
+}
+
+// take it back; false when it was settled meanwhile.
+func (q *queue) take(t ticket) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.release(t)
+}
+
+// release the call in hand to whoever answers it. mu is held.
+func (q *queue) release(t ticket) bool {
+	if q.hand != t || t == (ticket{}) {
+		return false
+	}
+	q.hand = ticket{}
+	return true
+}
+
 // begin a worker's turn; false when the container was removed since the root reported it.
 func (q *queue) begin() bool {
 	q.mu.Lock()
@@ -108,10 +133,8 @@ func (q *queue) arm(root, op int) error {
 	return nil
 }
 
-// remove closes everything: now, or at the end of the turn that a worker has.
+// remove closes everything: now, or at the end of the turn that a worker has. mu is held.
 func (q *queue) remove(root int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.removed.Store(true)
 	_ = unix.EpollCtl(root, unix.EPOLL_CTL_DEL, q.epoll, nil)
 	if !q.serving {

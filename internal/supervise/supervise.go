@@ -2,7 +2,8 @@
 
 // Package supervise reads the seccomp listeners of containers and gives each held call to its container's judge, once.
 // It knows no policy, installs no filter, and keeps no queue: held calls wait in the kernel until their container's
-// turn comes, so a flood costs no memory and delays nobody else.
+// turn comes, so a flood costs no memory and delays nobody else. A judge may park a call: it waits in the kernel, too,
+// until Settle answers it, and delays nobody.
 //
 // Each container has an epoll of its listeners, and all of these sit in one root epoll, one-shot. A worker that the root
 // wakes has that container to itself, answers at most a share of its calls, one from each ready listener in turn, and
@@ -35,10 +36,12 @@ type Supervisor struct {
 	root    int // epoll of the queues' epolls and of stop
 	stop    int // eventfd: readable once the workers shall end
 	workers int
-	idle    *idle
-	count   counts
-	started atomic.Bool
-	ending  atomic.Bool
+	// answerWords is how long this kernel's struct seccomp_notif_resp is, in units of 8 bytes.
+	answerWords int
+	idle        *idle
+	count       counts
+	started     atomic.Bool
+	ending      atomic.Bool
 
 	mu     sync.RWMutex
 	queues map[Container]*queue
@@ -51,7 +54,8 @@ func New(log *slog.Logger) (*Supervisor, error) {
 }
 
 func newSupervisor(log *slog.Logger, workers int) (*Supervisor, error) {
-	if _, _, err := notifSizes(); err != nil {
+	_, resp, err := notifSizes()
+	if err != nil {
 		return nil, err
 	}
 	if log == nil {
@@ -73,12 +77,14 @@ func newSupervisor(log *slog.Logger, workers int) (*Supervisor, error) {
 		return nil, fmt.Errorf("watch the stop event: %w", err)
 	}
 	return &Supervisor{
-		log: log, root: root, stop: stop, workers: workers, idle: newIdle(), queues: make(map[Container]*queue),
+		log: log, root: root, stop: stop, workers: workers, answerWords: (resp + 7) / 8, idle: newIdle(),
+		queues: make(map[Container]*queue),
 	}, nil
 }
 
-// Run answers held calls until ctx is done; it returns nil then. What was received by that time is answered first, what
-// was not stays in the kernel for the next reader: the listeners stay open until Remove or Close. It runs once.
+// Run answers held calls until ctx is done; it returns nil then. What was received by that time is answered first, and
+// what was parked is refused: the kernel hands a received call to no reader again, so nobody else could answer it. What
+// was not received stays in the kernel for the next reader: the listeners stay open until Remove or Close. It runs once.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if s.started.Swap(true) {
 		return errors.New("run a supervisor: it has run before")
@@ -98,6 +104,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	<-working.Done()
 	s.end()
 	group.Wait()
+	s.refuseAllParked()
 	if ctx.Err() == nil {
 		return context.Cause(working)
 	}
@@ -140,7 +147,7 @@ func (s *Supervisor) Close() {
 	}
 	s.closed = true
 	for c, q := range s.queues {
-		q.remove(s.root)
+		s.remove(q)
 		delete(s.queues, c)
 	}
 	_ = unix.Close(s.root)
@@ -210,8 +217,9 @@ func (s *Supervisor) SetJudge(c Container, judge Judge) {
 	}
 }
 
-// Remove closes a container's listeners. Its held calls fail with ENOSYS then, unless somebody holds duplicates. A call
-// that the judge has at this moment is answered first, by the worker that has it: Remove does not wait for that.
+// Remove closes a container's listeners. Its parked calls are refused first. Its other held calls fail with ENOSYS then,
+// unless somebody holds duplicates. A call that the judge has at this moment is answered first, by the worker that has
+// it, and refused if the judge says Later: Remove does not wait for that.
 func (s *Supervisor) Remove(c Container) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,8 +228,15 @@ func (s *Supervisor) Remove(c Container) {
 		return
 	}
 	delete(s.queues, c)
-	q.remove(s.root)
+	s.remove(q)
 	s.idle.forget(c)
+}
+
+func (s *Supervisor) remove(q *queue) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s.refuseParked(q, -1)
+	q.remove(s.root)
 }
 
 // Listeners is how many listeners of the container are open.

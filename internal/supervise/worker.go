@@ -100,23 +100,27 @@ func (w *worker) serve(q *queue, event unix.EpollEvent) {
 }
 
 func (w *worker) hangUp(q *queue, listener int) {
+	q.mu.Lock()
+	w.refuseParked(q, listener)
+	q.mu.Unlock()
 	if q.drop(listener) && !q.removed.Load() {
 		w.idle.put(q.container)
 	}
 }
 
-// decide asks the judge about a received call, and answers it whatever the judge does.
+// decide asks the judge about a received call, and answers or parks it whatever the judge does.
 func (w *worker) decide(q *queue, listener int, n *notification) {
 	id := n.id // the mailbox may not be read after the judge: judges are given copies
 	call, known := syscalls.FromAudit(n.data.arch, uint32(n.data.nr))
 	if !known {
 		// As the filter answers numbers that are newer than its table: libraries fall back on ENOSYS.
 		w.count.unknown.Add(1)
-		w.answer(q, listener, id, Verdict{Errno: int32(unix.ENOSYS)})
+		w.answer(w.mail, q, ticket{listener, id}, Verdict{Errno: int32(unix.ENOSYS)})
 		return
 	}
+	q.give(ticket{listener, id})
 	verdict := Verdict{}
-	defer func() { w.answer(q, listener, id, verdict) }() // also when the judge ends its goroutine: no recover sees that
+	defer func() { w.conclude(q, ticket{listener, id}, verdict) }() // also when the judge ends its goroutine: no recover sees that
 	verdict, panicked := q.ask(Held{
 		Container: q.container, ID: id, TID: int(n.pid), Call: call, Args: n.data.args, IP: n.data.ip, listener: listener,
 	})
@@ -127,36 +131,53 @@ func (w *worker) decide(q *queue, listener int, n *notification) {
 	}
 }
 
-// answer one call, and count what the kernel made of the answer.
-func (w *worker) answer(q *queue, listener int, id uint64, v Verdict) {
-	errno := w.mail.send(listener, id, v)
+// conclude what the judge had in hand, unless somebody has settled it meanwhile.
+func (w *worker) conclude(q *queue, t ticket, v Verdict) {
+	if v.Later {
+		if w.park(q, t, v) {
+			return
+		}
+	} else if !q.take(t) {
+		return
+	}
+	w.answer(w.mail, q, t, v)
+}
+
+// answer one call, and count what the kernel made of the answer. What is not answered now is refused.
+func (s *Supervisor) answer(m *mailbox, q *queue, t ticket, v Verdict) unix.Errno {
+	v.Allow = v.Allow && !v.Later
+	errno := m.send(t.listener, t.id, v)
+	took := errno
 	if errno != 0 && errno != unix.ENOENT && v.Allow {
 		v = Verdict{} // whatever it has against letting the call run, the caller must not wait for ever
-		errno = w.mail.send(listener, id, v)
+		took = m.send(t.listener, t.id, v)
 	}
 	switch {
-	case errno == unix.ENOENT:
-		w.count.gone.Add(1)
-	case errno != 0:
-		if times := w.count.errors.Add(1); bits.OnesCount64(times) == 1 {
-			w.log.Error("a held call could not be answered", "container", q.container, "times", times, "err", errno)
+	case took == unix.ENOENT:
+		s.count.gone.Add(1)
+	case took != 0:
+		if times := s.count.errors.Add(1); bits.OnesCount64(times) == 1 {
+			s.log.Error("a held call could not be answered", "container", q.container, "times", times, "err", took)
 		}
 	case v.Allow:
-		w.count.allowed.Add(1)
+		s.count.allowed.Add(1)
 	default:
-		w.count.refused.Add(1)
+		s.count.refused.Add(1)
 	}
+	return errno
 }
 
 // counts are the counters that all workers share.
 type counts struct {
 	received, allowed, refused, gone, errors, panics, unknown, lost atomic.Uint64
+	parked                                                          atomic.Int64
 }
 
-// read the counters. What became of a call is counted after its receipt, so it is read before.
+// read the counters. What became of a call is counted after its receipt and after it was parked, so it is read before.
 func (c *counts) read() (out Counters) {
 	out.Allowed, out.Refused, out.Gone, out.Errors = c.allowed.Load(), c.refused.Load(), c.gone.Load(), c.errors.Load()
 	out.Panics, out.Unknown, out.Lost = c.panics.Load(), c.unknown.Load(), c.lost.Load()
+	out.Parked = uint64(max(c.parked.Load(), 0))
 	out.Received = c.received.Load()
 	return out
 }
