@@ -20,21 +20,27 @@ func TestFairShare(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		floods int
-	}{{"one flood", 1}, {"three floods", 3}} {
+		flood  string
+		answer Verdict
+	}{
+		{"one flood", 1, "flood 16", Verdict{Errno: 1}},
+		{"three floods", 3, "flood 16", Verdict{Errno: 1}},
+		{"a flood with all the parked calls it may have", 1, "flood 300", Verdict{Later: true}},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := run(t, 1)
 			var answered atomic.Int64
 			var stop atomic.Bool
 			stopped, goOn := make(chan struct{}), make(chan struct{})
 			for i := range test.floods {
-				p := newProcess(t, "flood 16")
+				p := newProcess(t, test.flood)
 				add(t, s.Supervisor, Container(i), p.listener, func(Held) Verdict {
 					if stop.CompareAndSwap(true, false) {
 						stopped <- struct{}{}
 						<-goOn
 					}
 					answered.Add(1)
-					return Verdict{Errno: 1}
+					return test.answer
 				})
 			}
 			victim := newCaller(t)

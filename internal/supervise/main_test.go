@@ -191,7 +191,7 @@ func (r running) balanced(t testing.TB) Counters {
 func balanced(t testing.TB, s *Supervisor) Counters {
 	t.Helper()
 	c := s.Answered()
-	if c.Received != c.Allowed+c.Refused+c.Gone+c.Errors || c.Errors != 0 || c.Lost != 0 {
+	if c.Received != c.Allowed+c.Refused+c.Gone+c.Errors+c.Parked || c.Errors != 0 || c.Lost != 0 {
 		t.Errorf("the counters do not balance: %+v", c)
 	}
 	return c
