@@ -59,6 +59,7 @@ func (s Selection) phases() []Phase {
 //   - The kernel's own calls (syscalls.KernelOwn) are allowed with any arguments.
 //   - A call of the floor, of a selected phase or, if selected, of the exec lane is allowed if its arguments match its
 //     rules. Rules belong to the call, not to a lane: whoever writes them includes the values of every lane.
+//   - A call that is quarantined is in no set but the floor's.
 //   - A call that is withheld counts as one of the floor's at most.
 //   - Everything else is refused, with the errno of RefusalErrno.
 func Decide(p Policy, sel Selection, call syscalls.Call, args [6]uint64) Decision {

@@ -17,16 +17,17 @@ type Scope string
 
 // The scopes in the order in which changes are listed.
 const (
-	ScopePhase    Scope = "phase"    // the service lane
-	ScopeFloor    Scope = "floor"    // the runtime lane
-	ScopeExec     Scope = "exec"     // the exec lane
-	ScopeRole     Scope = "role"     // the service lane by role
-	ScopeArgs     Scope = "args"     // argument rules
-	ScopeDenied   Scope = "denied"   // refused while learning
-	ScopeWithheld Scope = "withheld" // by a person
+	ScopePhase       Scope = "phase"       // the service lane
+	ScopeFloor       Scope = "floor"       // the runtime lane
+	ScopeExec        Scope = "exec"        // the exec lane
+	ScopeRole        Scope = "role"        // the service lane by role
+	ScopeArgs        Scope = "args"        // argument rules
+	ScopeDenied      Scope = "denied"      // refused while learning
+	ScopeWithheld    Scope = "withheld"    // by a person
+	ScopeQuarantined Scope = "quarantined" // seen while learning, and not trusted
 )
 
-var scopes = []Scope{ScopePhase, ScopeFloor, ScopeExec, ScopeRole, ScopeArgs, ScopeDenied, ScopeWithheld}
+var scopes = []Scope{ScopePhase, ScopeFloor, ScopeExec, ScopeRole, ScopeArgs, ScopeDenied, ScopeWithheld, ScopeQuarantined}
 
 // Change is one line of a difference.
 type Change struct {
@@ -95,6 +96,7 @@ func (d *differ) calls() {
 		d.sets(Change{Scope: ScopeRole, Role: role, Phase: "birth"}, ra.Birth, rb.Birth)
 	}
 	d.sets(Change{Scope: ScopeWithheld}, d.a.withheld(), d.b.withheld())
+	d.sets(Change{Scope: ScopeQuarantined}, numbersOf(d.a.Quarantined), numbersOf(d.b.Quarantined))
 	for nr := range syscalls.SetOf(slices.Concat(keys(d.a.Args), keys(d.b.Args))...).All() {
 		d.rules(nr)
 	}
@@ -148,7 +150,8 @@ func (c Change) String() string {
 	if native := c.ABI == syscalls.X86_64 || c.ABI == syscalls.ARM64; !native {
 		parts[0] += " (" + c.ABI.String() + ")"
 	}
-	if c.Scope != ScopeArgs && c.Scope != ScopeDenied && c.Scope != ScopeWithheld {
+	byEvidence := !slices.Contains([]Scope{ScopeArgs, ScopeDenied, ScopeWithheld}, c.Scope)
+	if byEvidence {
 		if how := c.Evidence.brief(); how != "" {
 			parts = append(parts, how)
 		}

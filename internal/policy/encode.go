@@ -45,9 +45,10 @@ type (
 		Roles  map[string]wireRole   `json:"roles"`
 		Calls  map[string]Evidence   `json:"calls"`
 		Denied map[string]DeniedCall `json:"denied"`
-		// Left out where it is empty: files of before it stay as they are.
-		Withheld map[string]string    `json:"withheld,omitempty"`
-		Args     map[string][]ArgRule `json:"args"`
+		// Left out where they are empty: files of before them stay as they are.
+		Withheld    map[string]string    `json:"withheld,omitempty"`
+		Quarantined map[string]string    `json:"quarantined,omitempty"`
+		Args        map[string][]ArgRule `json:"args"`
 	}
 )
 
@@ -118,14 +119,15 @@ func marshal(p Policy) ([]byte, error) {
 
 func wireCallsOf(abi syscalls.ABI, c *Calls) wireCalls {
 	w := wireCalls{
-		Phases:   wirePhasesOf(abi, c.Phases),
-		Floor:    c.Floor.Names(abi),
-		Exec:     c.Exec.Names(abi),
-		Roles:    make(map[string]wireRole, len(c.Roles)),
-		Calls:    byName(abi, c.Evidence),
-		Denied:   byName(abi, c.Denied),
-		Withheld: byName(abi, c.Withheld),
-		Args:     byName(abi, c.Args),
+		Phases:      wirePhasesOf(abi, c.Phases),
+		Floor:       c.Floor.Names(abi),
+		Exec:        c.Exec.Names(abi),
+		Roles:       make(map[string]wireRole, len(c.Roles)),
+		Calls:       byName(abi, c.Evidence),
+		Denied:      byName(abi, c.Denied),
+		Withheld:    byName(abi, c.Withheld),
+		Quarantined: byName(abi, c.Quarantined),
+		Args:        byName(abi, c.Args),
 	}
 	for role, r := range c.Roles {
 		w.Roles[role] = wireRole{wirePhasesOf(abi, r.Phases), r.Birth.Names(abi)}

@@ -153,9 +153,12 @@ func explainRefused(e *Explanation, p Policy, call syscalls.Call) {
 	inExec := calls.Exec.Has(call.Nr)
 	denied, wasDenied := calls.Denied[call.Nr]
 	why, isWithheld := calls.Withheld[call.Nr]
+	doubt, isQuarantined := calls.Quarantined[call.Nr]
 	switch {
 	case isWithheld:
 		e.say("%s is refused: it was withheld %s.", call, why)
+	case isQuarantined:
+		e.say("%s is refused: it was seen while learning, but what was seen is not trusted, so it is quarantined: %s.", call, doubt)
 	case inExec:
 		e.say("For the service it is refused: %s was never seen there.", call)
 	case wasDenied:
@@ -170,6 +173,11 @@ func explainRefused(e *Explanation, p Policy, call syscalls.Call) {
 	e.say("%s", errnoWords(p, call))
 	explainEquivalents(e, p, call)
 	explainGaps(e, p)
+	if isQuarantined {
+		// By its ID: a name of an image is no word for a shell.
+		e.say("A person can allow it: whittle policy allow %s %v:%s", p.Workload.ID(), call.ABI, call)
+		return
+	}
 	if !inExec && !isWithheld {
 		e.say("It becomes allowed when the workload is learned again while it does what needs the call.")
 	}

@@ -14,7 +14,7 @@ import (
 
 // Grant is p with the calls allowed to the service in the phases, all of them if there are none, because a person said so:
 // by names the person. Every role may make what one role may, since the person did not name one. Rules for the arguments
-// of a call stay. What was withheld is so no more.
+// of a call stay. What was withheld or quarantined is so no more.
 //
 // An ABI that the workload was never seen using cannot be granted by the call: it would bring all its numbers with it.
 func Grant(p Policy, calls []syscalls.Call, phases []Phase, by, why string) (Policy, error) {
@@ -32,6 +32,7 @@ func Grant(p Policy, calls []syscalls.Call, phases []Phase, by, why string) (Pol
 			return Policy{}, fmt.Errorf("grant %s: %w", call, err)
 		}
 		delete(c.Withheld, call.Nr)
+		delete(c.Quarantined, call.Nr)
 		for _, phase := range phases {
 			if int(phase) >= len(Phases) {
 				return Policy{}, fmt.Errorf("grant %s: there is no %v", call, phase)
@@ -138,8 +139,11 @@ func add(m map[Phase]syscalls.Set, phase Phase, nr uint32) {
 }
 
 // withheld is the set of what is withheld.
-func (c *Calls) withheld() (s syscalls.Set) {
-	for nr := range c.Withheld {
+func (c *Calls) withheld() syscalls.Set { return numbersOf(c.Withheld) }
+
+// numbersOf what is said of calls, as far as they are numbers of calls.
+func numbersOf(said map[uint32]string) (s syscalls.Set) {
+	for nr := range said {
 		if nr < syscalls.MaxNr {
 			s.Add(nr)
 		}
@@ -156,12 +160,7 @@ func (c *Calls) withoutWithheld() *Calls {
 		return &n
 	}
 	n := *c
-	n.Exec = c.Exec.Minus(not)
-	n.Phases = without(c.Phases, not)
-	n.Roles = make(map[string]RoleCalls, len(c.Roles))
-	for name, r := range c.Roles {
-		n.Roles[name] = RoleCalls{Phases: without(r.Phases, not), Birth: r.Birth.Minus(not)}
-	}
+	n.takeAway(not)
 	n.Withheld = make(map[uint32]string, len(c.Withheld))
 	for nr := range not.All() {
 		n.Withheld[nr] = mergeReasons(c.Withheld[nr], "")

@@ -56,14 +56,15 @@ func normal(p Policy, roles int) Policy {
 func (c *Calls) normal(roles int) *Calls {
 	c = c.withoutWithheld()
 	n := &Calls{
-		Phases:   allPhases(c.Phases),
-		Floor:    c.Floor,
-		Exec:     c.Exec,
-		Roles:    boundRoles(c.Roles, roles),
-		Withheld: c.Withheld,
-		Evidence: make(map[uint32]Evidence, len(c.Evidence)),
-		Denied:   make(map[uint32]DeniedCall, len(c.Denied)),
-		Args:     make(map[uint32][]ArgRule, len(c.Args)),
+		Phases:      allPhases(c.Phases),
+		Floor:       c.Floor,
+		Exec:        c.Exec,
+		Roles:       boundRoles(c.Roles, roles),
+		Withheld:    c.Withheld,
+		Quarantined: c.quarantined(),
+		Evidence:    make(map[uint32]Evidence, len(c.Evidence)),
+		Denied:      make(map[uint32]DeniedCall, len(c.Denied)),
+		Args:        make(map[uint32][]ArgRule, len(c.Args)),
 	}
 	for nr, e := range c.Evidence {
 		if nr < syscalls.MaxNr {

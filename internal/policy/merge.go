@@ -18,6 +18,12 @@ import (
 // complete only if both are, with one exception: a run that was observed
 // late or not to its end, and missed nothing else, does not make a policy partial that has a whole run behind it.
 //
+// A call that one side trusts and the other has quarantined is trusted: once a run could be trusted with it, somebody who
+// gets in later must not take it from the service by making it from where nobody would. Merging does not know which side
+// was first, so the reverse holds too: a run that nothing is said against brings a call back that an earlier one had in
+// quarantine. What must not come back so has to be quarantined in each run anew, before it is merged (judge.Suspect does
+// that), or withheld by a person. What comes back does so in the phases and for the roles of the side that trusts it.
+//
 // Merging is commutative and, but for the estimates and words of Settled, associative, and merging a policy with itself
 // changes its counts only. The result is in normal form and independent of both.
 //
@@ -175,14 +181,15 @@ func covers(a, b Policy) bool {
 
 func mergeCalls(a, b *Calls) *Calls {
 	m := &Calls{
-		Phases:   mergeMaps(a.Phases, b.Phases, syscalls.Set.Union),
-		Floor:    a.Floor.Union(b.Floor),
-		Exec:     a.Exec.Union(b.Exec),
-		Roles:    mergeMaps(a.Roles, b.Roles, RoleCalls.union),
-		Evidence: mergeMaps(a.Evidence, b.Evidence, mergeEvidence),
-		Denied:   mergeMaps(a.Denied, b.Denied, mergeDenied),
-		Withheld: mergeMaps(a.Withheld, b.Withheld, mergeReasons),
-		Args:     make(map[uint32][]ArgRule),
+		Phases:      mergeMaps(a.Phases, b.Phases, syscalls.Set.Union),
+		Floor:       a.Floor.Union(b.Floor),
+		Exec:        a.Exec.Union(b.Exec),
+		Roles:       mergeMaps(a.Roles, b.Roles, RoleCalls.union),
+		Evidence:    mergeMaps(a.Evidence, b.Evidence, mergeEvidence),
+		Denied:      mergeMaps(a.Denied, b.Denied, mergeDenied),
+		Withheld:    mergeMaps(a.Withheld, b.Withheld, mergeReasons),
+		Quarantined: mergeMaps(a.Quarantined, b.Quarantined, mergeReasons),
+		Args:        make(map[uint32][]ArgRule),
 	}
 	for _, nr := range slices.Concat(slices.Collect(maps.Keys(a.Args)), slices.Collect(maps.Keys(b.Args))) {
 		if rules := mergeRules(nr, a, b); len(rules) > 0 {
@@ -216,8 +223,10 @@ func mergeRules(nr uint32, a, b *Calls) []ArgRule {
 }
 
 // All is every call of every lane, phase and role.
-func (c *Calls) All() syscalls.Set {
-	set := c.Floor.Union(c.Exec)
+func (c *Calls) All() syscalls.Set { return c.Floor.Union(c.beyondFloor()) }
+
+func (c *Calls) beyondFloor() syscalls.Set {
+	set := c.Exec
 	for _, s := range c.Phases {
 		set = set.Union(s)
 	}
@@ -254,7 +263,7 @@ func mergeEvidence(a, b Evidence) Evidence {
 }
 
 // sources in the order of what they prove: having been seen proves most.
-var sources = []string{"kernel", "floor", "inferred", "granted", "observed"}
+var sources = []string{"quarantined", "kernel", "floor", "inferred", "granted", "observed"}
 
 func strongerSource(a, b string) string {
 	if cmp.Or(cmp.Compare(slices.Index(sources, a), slices.Index(sources, b)), cmp.Compare(a, b)) < 0 {

@@ -82,6 +82,9 @@ type Calls struct {
 	Denied map[uint32]DeniedCall
 	// Withheld calls, and who withheld each and why. They are in no set but Floor, whatever is learned: a person said so.
 	Withheld map[uint32]string
+	// Quarantined calls, and why: they were seen while learning, and are not trusted (Quarantine). A normal policy has
+	// them in no set but Floor; where another set has one, that set is right.
+	Quarantined map[uint32]string
 	// Args constrains a call to the values that were observed. A call without an entry is not constrained.
 	Args map[uint32][]ArgRule
 }
@@ -94,7 +97,7 @@ type RoleCalls struct {
 
 // Evidence is why a call is in the policy.
 type Evidence struct {
-	Source string `json:"source"` // "observed", "inferred", "granted", "floor", "kernel"
+	Source string `json:"source"` // "observed", "inferred", "granted", "floor", "kernel", "quarantined"
 	// Count is about how often it was seen (see observe.Seen), over all runs.
 	Count uint64 `json:"count,omitempty"`
 	// FirstSeen and LastSeen are since the start of the container that saw it first and last.

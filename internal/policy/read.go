@@ -160,7 +160,10 @@ func (s *scanner) abis(p *Policy) error {
 			return s.unknown(key)
 		}
 		p.ABIs[abi] = &Calls{}
-		return s.calls(abi, p.ABIs[abi])
+		if err := s.calls(abi, p.ABIs[abi]); err != nil {
+			return err
+		}
+		return p.ABIs[abi].disputed(abi)
 	})
 }
 
@@ -183,6 +186,9 @@ func (s *scanner) calls(abi syscalls.ABI, c *Calls) error {
 			return err
 		case "withheld":
 			c.Withheld, err = perCall(s, abi, (*scanner).reason)
+			return err
+		case "quarantined":
+			c.Quarantined, err = perCall(s, abi, (*scanner).reason)
 			return err
 		case "args":
 			c.Args, err = perCall(s, abi, (*scanner).argRules)
