@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+// catalogue of all services, by kind. Each kind has a file of its own.
+func catalogue() []func() []Service {
+	return []func() []Service{
+		web,
+	}
+}

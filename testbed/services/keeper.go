@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// keeper holds a mount and a network namespace, and cleans up. It ends when its stdin is closed, as happens when this
+// program dies, whatever of: so there is one way in which things are removed, and it needs nobody alive.
+type keeper struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	log   string
+	dir   string
+}
+
+// keep is what it runs: $1 is the directory, $2 the container, $3 the runtime, $4 cgroup v2's mount where crun must not see that
+// it is a hybrid. A killed container's processes may be in the way of removing for a moment.
+const keep = `
+cd "$1" || exit 1
+ip link set lo up || exit 1
+if [ -n "$4" ]; then mount --bind /dev/null "$4/cgroup.controllers" || exit 1; fi
+mount -t overlay overlay -o lowerdir=/,upperdir="$1/upper",workdir="$1/overlay" "$1/rootfs" || exit 1
+echo up
+cat >/dev/null
+for i in 1 2 3 4 5; do
+	[ -e "$1/state/$2" ] || break
+	"$3" --root "$1/state" delete --force "$2" && break
+	sleep 0.2
+done
+cd / && umount "$1/rootfs" && rm -rf "$1"
+`
+
+func newKeeper(ctx context.Context, dir, id, runtime, hybrid string) (*keeper, error) {
+	log, err := os.Create(dir + "/keeper.log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	// Not CommandContext: it must live to clean up, and ends with stdin. A session of its own: Ctrl-C is not for it.
+	cmd := exec.Command("unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", keep, "sh", dir, id, runtime, hybrid)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Stderr = log
+	k := &keeper{cmd: cmd, log: log.Name(), dir: dir}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	k.stdin = in
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	if line != "up\n" || ctx.Err() != nil {
+		text, _ := os.ReadFile(k.log)
+		err := fmt.Errorf("make namespaces and an overlay over /: %s", strings.TrimSpace(string(text)))
+		return nil, errors.Join(err, ctx.Err(), k.end())
+	}
+	return k, nil
+}
+
+// enter is the command that runs another in its namespaces.
+func (k *keeper) enter(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--target", k.pid(), "--mount", "--net", "--"}, args...)...)
+}
+
+func (k *keeper) pid() string { return strconv.Itoa(k.cmd.Process.Pid) }
+
+// end it, and everything that it keeps.
+func (k *keeper) end() error {
+	err := k.stdin.Close()
+	if wait := k.cmd.Wait(); wait != nil {
+		text, _ := os.ReadFile(k.log)
+		err = errors.Join(err, fmt.Errorf("remove a container: %w: %s", wait, strings.TrimSpace(string(text))))
+	}
+	if _, gone := os.Stat(k.dir); gone == nil {
+		err = errors.Join(err, os.RemoveAll(k.dir))
+	}
+	return err
+}
