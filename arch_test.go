@@ -46,11 +46,12 @@ var layers = map[string][]string{
 
 	// Mechanism.
 	// What the kernel and the mapped files say of a held call, in the panel's words.
-	"internal/origin":  {"internal/elfcalls", "internal/judge", "internal/syscalls", "internal/workload"},
+	"internal/origin":  {"internal/elfcalls", "internal/judge", "internal/mounts", "internal/syscalls", "internal/workload"},
 	"internal/kernel":  {"internal/hint", "internal/observe", "internal/syscalls", "internal/workload"},
 	"internal/seccomp": {"internal/hint", "internal/syscalls"},
 	// Held calls, the process that keeps their listeners, and filters for processes that run: none of them judges.
-	"internal/supervise": {"internal/hint", "internal/syscalls"},
+	"internal/mounts":    {},
+	"internal/supervise": {"internal/hint", "internal/mounts", "internal/syscalls"},
 	"internal/holder":    {"internal/hint", "internal/syscalls"},
 	"internal/inject":    {"internal/hint", "internal/syscalls"},
 	"internal/image":     {"internal/hint", "internal/workload"},

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/mounts"
 )
 
 // resolveCached is RESOLVE_CACHED of linux/openat2.h (Linux 5.12): resolve from what the kernel remembers, or give EAGAIN.
@@ -91,4 +93,10 @@ func identify(fd int) (fileID, error) {
 		return fileID{}, errors.New("identify the executable: its file system does not number files")
 	}
 	return fileID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino}, nil
+}
+
+// onLocal reports whether a directory of a process is on a file system that does not wait for anybody.
+func onLocal(proc, dir int) bool {
+	m, err := mounts.Of(proc, dir)
+	return err == nil && m.Local()
 }

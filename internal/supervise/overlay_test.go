@@ -14,36 +14,6 @@ import (
 	"github.com/whittle-sec/whittle/internal/testenv"
 )
 
-const mounts = `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-361 35 0:50 / / rw,relatime shared:7 propagate_from:2 - overlay overlay rw,lowerdir=/a
-37 36 0:51 /a\040-\040tmpfs\040x /b rw - fuse.sshfs host:/ rw
-38 36 0:51 / /b rw - ext4
-39 36
-`
-
-func TestMountType(t *testing.T) {
-	for _, test := range []struct {
-		id   uint64
-		want string
-	}{{36, "ext3"}, {361, "overlay"}, {37, "fuse.sshfs"}, {38, ""}, {39, ""}, {3, ""}, {40, ""}} {
-		if got, err := mountType(strings.NewReader(mounts), test.id); got != test.want || (err == nil) != (test.want != "") {
-			t.Errorf("mount %d: got %q, %v, want %q", test.id, got, err, test.want)
-		}
-	}
-	if got, err := mountType(strings.NewReader(strings.Repeat("x", 1<<20)), 1); err == nil {
-		t.Errorf("an endless line gave %q", got)
-	}
-}
-
-func FuzzMountType(f *testing.F) {
-	f.Add(mounts, uint64(36))
-	f.Fuzz(func(t *testing.T, table string, id uint64) {
-		if fs, err := mountType(strings.NewReader(table), id); err == nil && !strings.Contains(table, " - "+fs+" ") {
-			t.Errorf("%q of mount %d is not in %q", fs, id, table)
-		}
-	})
-}
-
 // In an overlay, as containers have, the kernel resolves no symbolic link from memory alone.
 func TestSameFileInOverlay(t *testing.T) {
 	testenv.NeedRoot(t)
