@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package judge
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+// risk is what a call may do to whom it is given wrongly.
+type risk struct {
+	level  Level
+	why    string
+	cves   int  // that it re-opens
+	byArgs bool // the arguments made the level what it is
+}
+
+// several CVEs that a call re-opens are worth as much evidence as a change of rights.
+const several = 4
+
+// The classes of package plan that are not Grave. Its other classes are.
+const (
+	startsProcesses = "starts processes"
+	signals         = "signals other processes"
+	reachesOut      = "makes new ways to the network"
+)
+
+func (r risk) vote() Vote {
+	if r.level >= Forbidden {
+		return Vote{Stance: Veto, Why: r.why}
+	}
+	points := "points"
+	if need[r.level] == 1 {
+		points = "point"
+	}
+	return Vote{Why: fmt.Sprintf("%v, asks for %d %s: %s", r.level, need[r.level], points, r.why)}
+}
+
+// assess a call for this policy and asker. What nobody can tell anything about is forbidden.
+func (p *Panel) assess(h *hearing) risk {
+	call := h.q.Call
+	switch {
+	case h.t == nil:
+		return risk{level: Forbidden,
+			why: fmt.Sprintf("the workload was never seen using the %v calls, and those of another architecture are a way around filters", call.ABI)}
+	case call.Nr >= syscalls.MaxNr || !known(call):
+		return risk{level: Forbidden, why: "nobody knows what the call does"}
+	}
+	if why := Never(call); why != "" {
+		return risk{level: Forbidden, why: why}
+	}
+	r := risk{level: Harmless, why: "behind no known vulnerability, and not critical"}
+	if class := plan.Critical(call); class != "" {
+		r.level, r.why = h.classLevel(class), class
+	}
+	if look := uses[call.String()]; look != nil {
+		if u, ok := look(call.ABI, h.q.Args); ok {
+			r.level, r.why, r.byArgs = u.level, u.why, true
+			if u.network {
+				r.level = h.reaching()
+			}
+			if u.settled || u.level == Forbidden {
+				return r
+			}
+		}
+	}
+	if h.q.Arguments && !r.byArgs {
+		// Somebody found worth telling apart what we cannot.
+		r.level, r.why = max(r.level, Grave), "the arguments are not those that were seen, and nothing is known of these"
+	}
+	return p.reopening(h, r)
+}
+
+func known(call syscalls.Call) bool {
+	k, ok := knownCalls()[call.ABI]
+	return ok && k.Has(call.Nr)
+}
+
+var knownCalls = sync.OnceValue(func() map[syscalls.ABI]syscalls.Set {
+	all := make(map[syscalls.ABI]syscalls.Set)
+	for _, abi := range syscalls.ABIs {
+		all[abi] = syscalls.Known(abi)
+	}
+	return all
+})
+
+func (h *hearing) classLevel(class string) Level {
+	switch class {
+	case startsProcesses, signals:
+		return Sensitive
+	case reachesOut:
+		return h.reaching()
+	}
+	return Grave
+}
+
+// reaching out is what a service does, if the role has to do with sockets at all. New ways for a role that uses none are
+// an intruder's.
+func (h *hearing) reaching() Level {
+	serves := h.role.all
+	if h.role.forked {
+		serves = withoutBirths(&h.role, serves)
+	}
+	switch {
+	case h.q.Arguments:
+		return Ordinary // the role makes sockets here, if not of this family
+	case h.known && !serves.Intersect(networkCalls()[h.q.Call.ABI]).Empty():
+		return Sensitive
+	}
+	return Grave
+}
+
+var networkCalls = sync.OnceValue(func() map[syscalls.ABI]syscalls.Set {
+	all := make(map[syscalls.ABI]syscalls.Set)
+	for _, abi := range syscalls.ABIs {
+		var s syscalls.Set
+		for _, name := range []string{"accept", "accept4", "connect", "listen", "bind", "recvfrom", "sendto", "getpeername"} {
+			if nr, ok := syscalls.Number(abi, name); ok {
+				s.Add(nr)
+			}
+		}
+		all[abi] = s
+	}
+	return all
+})
+
+// reopening raises a level by the vulnerabilities that the call would put within reach again.
+func (p *Panel) reopening(h *hearing, r risk) risk {
+	ids, gated := p.memory.reopened(h.q.Call, h.q.Args)
+	r.cves = len(ids)
+	switch {
+	case !gated:
+		return r
+	case r.cves == 0:
+		if r.level == Harmless {
+			r.level, r.why = Ordinary, "behind known vulnerabilities, all of them within reach anyway"
+		}
+		return r
+	case r.cves >= several || r.level >= Sensitive:
+		r.level = max(r.level, Grave)
+	default:
+		r.level = max(r.level, Sensitive)
+	}
+	why := "re-opens " + ids[0]
+	if len(ids) > 1 {
+		why += fmt.Sprintf(" and %d more", len(ids)-1)
+	}
+	if r.why != "" && r.why != "behind no known vulnerability, and not critical" {
+		why += "; " + r.why
+	}
+	r.why = why
+	return r
+}
+
+var levelWords = []string{"harmless", "ordinary", "sensitive", "grave", "forbidden"}
+
+func (l Level) String() string { return word(levelWords, l) }
