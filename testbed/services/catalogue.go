@@ -6,5 +6,9 @@ package services
 func catalogue() []func() []Service {
 	return []func() []Service{
 		web,
+		databases,
+		names,
 	}
 }
+
+func databases() []Service { return []Service{postgres(), redis(), memcached()} }

@@ -171,12 +171,14 @@ func (i *Instance) adopt(pidFile string) error {
 	return err
 }
 
-// prepare runs a command in the root.
+// prepare runs a command in the root, with the host's devices. Its mounts end with it.
 func (i *Instance) prepare(ctx context.Context, c Command) error {
-	args := []string{"chroot", i.Root()}
+	const script = `mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" && root=$0 user=$1 && shift && exec chroot $user "$root" "$@"`
+	user := "--userspec=root:root"
 	if c.User != "" {
-		args = []string{"chroot", "--userspec=" + c.User + ":" + c.User, i.Root()}
+		user = "--userspec=" + c.User + ":" + c.User
 	}
+	args := []string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script, i.Root(), user}
 	cmd := i.keeper.enter(ctx, append(args, c.Args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("prepare: %s: %w: %s", strings.Join(c.Args, " "), err, tail(string(out)))
@@ -234,8 +236,11 @@ func (i *Instance) Signal(s unix.Signal) error {
 	return nil
 }
 
-// Stop it as an engine does, and wait until it has ended.
+// Stop it as an engine does, and wait until it has ended. It may have ended before.
 func (i *Instance) Stop(ctx context.Context) error {
+	if !i.Alive() {
+		return nil
+	}
 	s := i.StopSignal
 	if s == 0 {
 		s = unix.SIGTERM

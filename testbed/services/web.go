@@ -22,7 +22,7 @@ import (
 
 // web servers.
 func web() []Service {
-	return []Service{nginx()}
+	return []Service{nginx(), apache()}
 }
 
 // certificate for localhost with a serial number, and its key.
