@@ -8,6 +8,7 @@ func catalogue() []func() []Service {
 		web,
 		databases,
 		names,
+		brokers,
 	}
 }
 

@@ -125,10 +125,10 @@ func unbound() Service {
 		Logs: []string{"/var/log/unbound/unbound.log"}, Ready: query,
 		Ops: []Op{
 			{Name: "load", Doc: "queries over UDP and TCP", Do: repeat(10, query, dig("a text", "+tcp", "TXT", "txt.example.test"), dig("NXDOMAIN", "none.test"))},
-			{Name: "tls-reload", Rare: true, Doc: "a new certificate, unbound-control reload", Do: func() do {
-				cert, key := certificate(2)
-				return all(written("/etc/unbound/cert.pem", cert), written("/etc/unbound/key.pem", key), control("ok", "reload"), served("127.0.0.1:853", 2))
-			}()},
+			{Name: "tls", Rare: true, Doc: "a query over TLS", Do: all(served("127.0.0.1:853", 1), dig("127.0.0.3", "+tls", "-p", "853", "+short", "www.example.test"))},
+			{Name: "control-reload", Rare: true, Doc: "unbound-control reload with a new local name", Do: all(
+				changed("/etc/unbound/whittle.conf", "\tlocal-zone: test. static", "\tlocal-data: \"first.example.test. A 127.0.0.8\"\n\tlocal-zone: test. static"),
+				control("ok", "reload"), eventually(dig("127.0.0.8", "+short", "first.example.test")))},
 			{Name: "reload", Rare: true, Doc: "SIGHUP with a new local name", Do: all(
 				changed("/etc/unbound/whittle.conf", "\tlocal-zone: test. static", "\tlocal-data: \"new.example.test. A 127.0.0.9\"\n\tlocal-zone: test. static"),
 				signal(unix.SIGHUP), eventually(dig("127.0.0.9", "+short", "new.example.test")))},
@@ -149,7 +149,7 @@ func dnsmasq() Service {
 		Name: "dnsmasq", Doc: "name server of a hosts file, with TFTP", Packages: []string{"dnsmasq-base", "bind9-dnsutils", "curl"},
 		// It asks for CAP_NET_ADMIN whether it serves DHCP or not, and its images are run with it.
 		ExtraCaps: []string{"CAP_NET_ADMIN"},
-		Args: []string{"/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--addn-hosts=/etc/names",
+		Args: []string{"/usr/sbin/dnsmasq", "--keep-in-foreground", "--user=dnsmasq", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--addn-hosts=/etc/names",
 			"--log-facility=/var/log/dnsmasq/log", "--log-queries", "--enable-tftp", "--tftp-root=/srv/tftp", "--pid-file", "--txt-record=txt.example.test,a text"},
 		Dirs:  []Dir{{Path: "/var/log/dnsmasq", Owner: "dnsmasq"}},
 		Files: []File{{Path: "/etc/names", Text: "127.0.0.3 www.example.test\n"}, {Path: "/srv/tftp/boot.img", Text: string(large(200<<10)) + "end of it"}},
