@@ -20,7 +20,7 @@ import (
 )
 
 func newEvent(a *app) *cobra.Command {
-	return group("event", "the journal: what was learned, decided and refused", newEventList(a), newEventFollow(a))
+	return group("event", "the journal: what was learned, decided and refused", newEventList(a), newEventShow(a), newEventFollow(a))
 }
 
 func newEventList(a *app) *cobra.Command {

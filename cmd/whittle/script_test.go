@@ -39,7 +39,7 @@ func scripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "appears": appears, "hooks": hooks, "serves": serves,
+			"exits": exits, "appears": appears, "hooks": hooks, "serves": serves, "judged": judgedCases,
 		},
 		Setup: func(env *testscript.Env) error {
 			// Short: a socket's path has at most 107 bytes.

@@ -25,6 +25,8 @@ type answers struct {
 	Mode        []api.ModeState
 	Attached    api.AttachResult
 	Granted     map[string]api.GrantResult // by call
+	Waits       []api.Waiting
+	Settled     map[string]api.Judged // by ID; Waiting is filled in
 	Journal     []api.Event
 	Error, Hint string // of everything but status
 	Died        string // why the journal ended
@@ -89,6 +91,19 @@ func (f *answers) Grant(_ context.Context, _ api.Peer, g api.GrantRequest) (api.
 	return f.Granted[g.Call], f.answer(g)
 }
 
+func (f *answers) Waiting(context.Context) ([]api.Waiting, error) { return f.Waits, f.answer(nil) }
+
+func (f *answers) Settle(_ context.Context, _ api.Peer, j api.Judgement) (api.Judged, error) {
+	for _, w := range f.Waits {
+		if w.ID == j.ID {
+			done := f.Settled[fmt.Sprint(j.ID)]
+			done.Waiting = w
+			return done, f.answer(j)
+		}
+	}
+	return api.Judged{}, errors.Join(f.answer(j), api.NotWaiting(j.ID))
+}
+
 func (f *answers) Events(context.Context, api.EventQuery) ([]api.Event, error) { return nil, nil }
 
 func (f *answers) Follow(_ context.Context, _ int64, send func(api.Event) error) error {
@@ -103,10 +118,12 @@ func (f *answers) Follow(_ context.Context, _ int64, send func(api.Event) error)
 	return nil
 }
 
-var agoPattern = regexp.MustCompile(`"@([0-9hms]+)"`)
+var agoPattern = regexp.MustCompile(`"@(-?[0-9hms]+)"`)
+
+var casePattern = regexp.MustCompile(`"#([a-z]+)"`)
 
 // serves FILE answers at $S until the script ends, and at once if it answered from another file before. "@90s" in the file
-// is the moment of 90 seconds ago.
+// is the moment of 90 seconds ago, "@-90s" that in 90 seconds, and "#connect" a case of that call (see caseOfCall).
 func serves(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: serves FILE")
@@ -117,6 +134,11 @@ func serves(ts *testscript.TestScript, neg bool, args []string) {
 		stamp, err := json.Marshal(time.Now().Add(-d))
 		ts.Check(err)
 		return stamp
+	})
+	text = casePattern.ReplaceAllFunc(text, func(m []byte) []byte {
+		c, err := json.Marshal(caseOfCall(ts, "2b3c", string(m[2:len(m)-1])))
+		ts.Check(err)
+		return c
 	})
 	f := &answers{asked: ts.MkAbs("asked")}
 	dec := json.NewDecoder(bytes.NewReader(text))

@@ -113,15 +113,15 @@ func deviations(containers []api.Container) (all []string) {
 	return all
 }
 
-// refusedLine is a row of the table of refusals, with what to do about it below.
-type refusedLine struct {
+// tableLine is a row of a table, with what more there is to say about it below.
+type tableLine struct {
 	row   []string
 	below []string
 }
 
 // printRefused of every container: who asked for what, and what to type if that is wrong.
 func (a *app) printRefused(out io.Writer, containers []api.Container) error {
-	lines := []refusedLine{{row: []string{"REFUSED IN", "CALL", "TIMES", "ANSWER", "BY", "LANE", "LAST"}}}
+	lines := []tableLine{{row: []string{"REFUSED IN", "CALL", "TIMES", "ANSWER", "BY", "LANE", "LAST"}}}
 	for _, c := range containers {
 		all := a.refusedLines(c)
 		if len(containers) > 1 && len(all) > fewRefusals {
@@ -134,29 +134,30 @@ func (a *app) printRefused(out io.Writer, containers []api.Container) error {
 	if len(lines) == 1 {
 		return nil
 	}
-	// The columns are aligned without the lines between them, which would end each column.
+	_, err := io.WriteString(out, "\n"+table(lines))
+	return err
+}
+
+// table whose columns are aligned without the lines between them, which would end each column.
+func table(lines []tableLine) string {
 	var rows bytes.Buffer
 	w := tabwriter.NewWriter(&rows, 0, 8, 2, ' ', 0)
 	for _, l := range lines {
 		fmt.Fprintln(w, strings.Join(l.row, "\t"))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
+	_ = w.Flush() // a bytes.Buffer takes everything
 	var page strings.Builder
-	page.WriteString("\n")
 	for i, row := range strings.SplitAfter(strings.TrimSuffix(rows.String(), "\n"), "\n") {
 		page.WriteString(strings.TrimRight(row, " \n") + "\n")
 		for _, text := range lines[i].below {
 			page.WriteString("    " + text + "\n")
 		}
 	}
-	_, err := io.WriteString(out, page.String())
-	return err
+	return page.String()
 }
 
 // refusedLines of one container: the supervisor's, newest first, then those of plain filters.
-func (a *app) refusedLines(c api.Container) (lines []refusedLine) {
+func (a *app) refusedLines(c api.Container) (lines []tableLine) {
 	name := oneLine(c.Name)
 	if s := c.Supervision; s != nil {
 		for _, r := range s.Refusals {
@@ -164,14 +165,14 @@ func (a *app) refusedLines(c api.Container) (lines []refusedLine) {
 			if r.Shadow {
 				answer = "shadow: " + answer
 			}
-			lines = append(lines, refusedLine{
+			lines = append(lines, tableLine{
 				row:   []string{name, fullCall(r.ABI, r.Call), fmt.Sprint(r.Count), answer, asker(r.Comm, r.PID), oneLine(r.Lane), at(r.Last)},
 				below: []string{whyHeld(r), a.fixHeld(c, r)},
 			})
 		}
 	}
 	for _, r := range c.Refused {
-		lines = append(lines, refusedLine{
+		lines = append(lines, tableLine{
 			row:   []string{name, fullCall(r.ABI, r.Call), fmt.Sprint(r.Count), errnoName(r.Errno), asker(r.Comm, r.PID), oneLine(r.Lane), at(r.Last)},
 			below: []string{a.fixStatic(c, r)},
 		})
