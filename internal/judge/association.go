@@ -78,7 +78,7 @@ type did struct {
 // String is the rule with its numbers, for instance "who does sendmsg and wait4 also does kill: 92 % of them, at least
 // 85 % (lift 3.1, 120 transactions, in httpd and haproxy)".
 func (r Rule) String() string {
-	return fmt.Sprintf("who does %s also does %s: %.0f %% of them, at least %.0f %% (lift %.1f, support %.2g %% of %d transactions%s)",
+	return fmt.Sprintf("who does %s also does %s: %.0f %% of them, at least %.0f %% (lift %.1f, support %.3g %% of %d transactions%s)",
 		and(r.If), r.Then, 100*r.Confidence, 100*r.Lower, r.Lift, 100*r.Support, r.Of, inSources(r.Sources))
 }
 

@@ -3,6 +3,7 @@
 package judge
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,48 +23,60 @@ const (
 // ErrTooMany is returned, wrapped, for more than MaxCases cases or MaxCasesSize bytes.
 var ErrTooMany = errors.New("too many cases")
 
-// ReadCases reads recorded cases: JSON values one after the other, or in arrays, each a case, or an event of the journal
+// ReadCases reads recorded cases: JSON values one after the other, or in one array, each a case, or an event of the journal
 // that holds one as its "data" (`whittle event list --json`). Events of other kinds are passed over. What the cases say
 // is made printable.
 func ReadCases(r io.Reader) (cases []Case, err error) {
+	const doing = "reading cases"
 	limited := &io.LimitedReader{R: r, N: MaxCasesSize + 1}
-	dec := json.NewDecoder(limited)
-	for err == nil {
-		var raw json.RawMessage
-		if err = dec.Decode(&raw); err == nil {
-			cases, err = appendCases(cases, raw)
-		}
+	in := bufio.NewReader(limited)
+	array, err := beginsArray(in)
+	dec := json.NewDecoder(in)
+	if err == nil && array {
+		_, err = dec.Token()
+	}
+	for err == nil && (!array || dec.More()) {
+		cases, err = readCase(dec, cases)
+	}
+	if err == nil { // the array's end
+		_, err = dec.Token()
 	}
 	switch {
 	case limited.N <= 0:
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooMany, MaxCasesSize)
-	case errors.Is(err, io.EOF):
+	case err == nil || errors.Is(err, io.EOF) && !array:
 		return cases, nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
 	}
-	return nil, fmt.Errorf("reading cases: after %d: %w", len(cases), err)
+	return nil, fmt.Errorf("%s: after %d: %w", doing, len(cases), err)
 }
 
-// appendCases of one JSON value.
-func appendCases(cases []Case, raw json.RawMessage) ([]Case, error) {
-	values := []json.RawMessage{raw}
-	if raw[0] == '[' { // a decoder gives values without the space around them
-		if err := json.Unmarshal(raw, &values); err != nil {
-			return cases, err
+func beginsArray(in *bufio.Reader) (bool, error) {
+	for {
+		c, err := in.ReadByte()
+		if err != nil {
+			return false, err
+		}
+		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+			return c == '[', in.UnreadByte()
 		}
 	}
-	for _, value := range values {
-		c, ok, err := caseOf(value)
-		switch {
-		case err != nil:
-			return cases, err
-		case !ok:
-			continue
-		case len(cases) >= MaxCases:
-			return cases, fmt.Errorf("%w: more than %d", ErrTooMany, MaxCases)
-		}
-		cases = append(cases, c)
+}
+
+func readCase(dec *json.Decoder, cases []Case) ([]Case, error) {
+	var raw json.RawMessage
+	if err := dec.Decode(&raw); err != nil {
+		return cases, err
 	}
-	return cases, nil
+	c, ok, err := caseOf(raw)
+	switch {
+	case err != nil || !ok:
+		return cases, err
+	case len(cases) >= MaxCases:
+		return cases, fmt.Errorf("%w: more than %d", ErrTooMany, MaxCases)
+	}
+	return append(cases, c), nil
 }
 
 // caseOf a JSON object. ok is false for an event that holds no case.

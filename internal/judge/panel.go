@@ -95,6 +95,9 @@ func (p *Panel) Decide(q Question, e Evidence) Decision {
 		return Decision{Why: "it was taken away: only a person gives it back",
 			Changed: []string{"if a person allowed it: " + p.command(q.Call)}}
 	}
+	if int(q.Phase) >= len(policy.Phases) {
+		return Decision{Why: "the phase is not known"}
+	}
 	h := p.hear(q, e)
 	votes := make([]Vote, 0, judges)
 	for i := range judges {

@@ -17,12 +17,10 @@ func phase(h *hearing) Vote {
 		return Vote{Why: "the call is allowed " + inPhase(h.q.Phase) + "; its arguments are what is asked about"}
 	case h.q.Lane == observe.LaneExec:
 		return Vote{Why: "what was started from outside has no phases"}
-	case h.t == nil || int(h.q.Phase) >= len(policy.Phases):
+	case h.t == nil:
 		return Vote{Why: "the policy says nothing about it in any phase"}
-	case h.known && h.role.onlyBirth(nr):
-		if h.q.Birth {
-			return Vote{Stance: For, Points: elsewhere, Why: "the role makes it while it is starting, and is"}
-		}
+	case h.known && h.role.onlyBirth(nr) && !h.q.Birth && h.risk.level >= Sensitive:
+		// A new worker gives up its rights once. One that serves and asks again is not a new worker.
 		return Vote{Stance: Against, Why: "the role makes it only while it is starting, which it no longer is"}
 	case h.known && h.role.all.Has(nr):
 		return sameRole(h)
@@ -41,8 +39,9 @@ func sameRole(h *hearing) Vote {
 	case begun(h.q.Phase):
 		return Vote{Stance: For, Points: repeats,
 			Why: "the role makes it " + when + ", and somebody outside made the service " + verb[h.q.Phase]}
-	case h.risk.level >= Grave:
+	case h.risk.level >= Grave || h.risk.network:
 		// What this is for: a call of the boot that is worth taking away does not come back because it once was there.
+		// A service that forks at its boot forks again when a child dies; one that listens has done so.
 		return Vote{Why: "the role makes it " + when + ", which is not now"}
 	}
 	return Vote{Stance: For, Points: elsewhere, Why: "the role makes it " + when + ", not " + inPhase(h.q.Phase) + " as yet"}

@@ -12,10 +12,11 @@ import (
 
 // risk is what a call may do to whom it is given wrongly.
 type risk struct {
-	level  Level
-	why    string
-	cves   int  // that it re-opens
-	byArgs bool // the arguments made the level what it is
+	level   Level
+	why     string
+	cves    int  // that it re-opens
+	byArgs  bool // the arguments made the level what it is
+	network bool // it makes a new way to the network
 }
 
 // several CVEs that a call re-opens are worth as much evidence as a change of rights.
@@ -54,11 +55,11 @@ func (p *Panel) assess(h *hearing) risk {
 	}
 	r := risk{level: Harmless, why: "behind no known vulnerability, and not critical"}
 	if class := plan.Critical(call); class != "" {
-		r.level, r.why = h.classLevel(class), class
+		r.level, r.why, r.network = h.classLevel(class), class, class == reachesOut
 	}
 	if look := uses[call.String()]; look != nil {
 		if u, ok := look(call.ABI, h.q.Args); ok {
-			r.level, r.why, r.byArgs = u.level, u.why, true
+			r.level, r.why, r.byArgs, r.network = u.level, u.why, true, u.network
 			if u.network {
 				r.level = h.reaching()
 			}
