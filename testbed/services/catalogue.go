@@ -9,6 +9,7 @@ func catalogue() []func() []Service {
 		databases,
 		names,
 		brokers,
+		interpreters,
 	}
 }
 
