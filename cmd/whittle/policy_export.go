@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -162,6 +163,12 @@ func (a *app) warnExport(p policy.Policy, sel policy.Selection) {
 	}
 	if !p.Settled.Settled {
 		a.say("%s", strings.TrimSuffix("note: learning has not settled: "+oneLine(p.Settled.Reason), ": "))
+	}
+	for abi, c := range policy.Normal(p).ABIs {
+		if held := slices.Sorted(maps.Keys(c.Quarantined)); len(held) > 0 {
+			a.say("note: %s in quarantine, and so not in the profile (%s): whittle policy explain says why",
+				count(len(held), "call"), words(syscalls.SetOf(held...).Names(abi)))
+		}
 	}
 	a.warnPhases(p, sel)
 	if sel.Exec {

@@ -192,9 +192,11 @@ func showPlan(out io.Writer, p policy.Policy, pl *plan.Plan, long bool) {
 	fmt.Fprintf(out, "%d calls that are not in the policy are held or shut; what has no name is shut\n", others)
 }
 
+// isWithheld by a person or the guard against poisoning.
 func isWithheld(c *policy.Calls, nr uint32) bool {
-	_, ok := c.Withheld[nr]
-	return ok
+	_, withheld := c.Withheld[nr]
+	_, quarantined := c.Quarantined[nr]
+	return withheld || quarantined
 }
 
 // planRow of one call; what does not fit goes on below.

@@ -56,6 +56,7 @@ func showPolicy(out io.Writer, p policy.Policy, long bool) error {
 	for _, abi := range slices.Sorted(maps.Keys(p.ABIs)) {
 		fmt.Fprintf(w, "\n%s\n", abi)
 		showCalls(w, abi, p.ABIs[abi])
+		showQuarantined(w, p, abi)
 	}
 	fmt.Fprintln(w)
 	if err := showCVEs(w, p); err != nil {
@@ -141,6 +142,28 @@ func showCalls(w *tabwriter.Writer, abi syscalls.ABI, c *policy.Calls) {
 		}
 	}
 	lane("denied", denied)
+	w.Flush()
+}
+
+// showQuarantined is what learning saw and does not trust, with what a person can do about it.
+func showQuarantined(w *tabwriter.Writer, p policy.Policy, abi syscalls.ABI) {
+	held := policy.Normal(p).ABIs[abi].Quarantined
+	if len(held) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "QUARANTINED\tWHY IT IS NOT TRUSTED\tTO ALLOW IT")
+	for _, nr := range slices.Sorted(maps.Keys(held)) {
+		call := abiName(syscalls.Call{ABI: abi, Nr: nr})
+		for _, line := range fold(strings.Fields(oneLine(held[nr])), " ", 46) {
+			fix := ""
+			if call != "" {
+				// By its ID: the name of an image is no word for a shell.
+				fix = "whittle policy allow " + p.Workload.ID() + " " + shellWord(call)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", call, line, fix)
+			call = ""
+		}
+	}
 	w.Flush()
 }
 

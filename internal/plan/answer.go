@@ -22,8 +22,12 @@ type Asker struct {
 type Answer struct {
 	Action policy.Action
 	Errno  int32 // of a refusal, else 0
-	Novel  bool  // in no phase and lane of the policy
+	Novel  bool  // in no phase and lane of the policy; what is quarantined is as new as if it had never been seen
 	Why    string
+	// Why it is refused, for those who judge that. At most one is true.
+	Arguments   bool // the call may be made, but not with these arguments
+	Withheld    bool // a person took it away
+	Quarantined bool // it was seen while learning, and is not trusted
 }
 
 func allow(why string) Answer { return Answer{Action: policy.Allow, Why: why} }
@@ -48,15 +52,14 @@ func (p *Plan) Answer(a Asker, call syscalls.Call, args [6]uint64) Answer {
 	}
 	answer := p.inLane(a, t, call.Nr)
 	if answer.Action == policy.Allow && !matches(t.calls.Args[call.Nr], args) {
-		answer = Answer{Why: "not with these arguments"}
+		answer = Answer{Why: "not with these arguments", Arguments: true}
 	}
 	if answer.Action != policy.Allow {
 		answer.Errno = policy.RefusalErrno(p.policy, call)
 		if t.entries[call.Nr].Place == Shut {
 			answer.Errno = p.shutErrno(call)
 		}
-		_, withheld := t.calls.Withheld[call.Nr]
-		answer.Novel = !t.all.Has(call.Nr) && !withheld
+		answer.Novel = !t.all.Has(call.Nr) && !answer.Withheld || answer.Quarantined
 	}
 	return answer
 }
@@ -65,16 +68,23 @@ func (p *Plan) Answer(a Asker, call syscalls.Call, args [6]uint64) Answer {
 func (p *Plan) inLane(a Asker, t *table, nr uint32) Answer {
 	e := t.entries[nr]
 	why, withheld := t.calls.Withheld[nr]
+	doubt, quarantined := t.calls.Quarantined[nr]
 	switch {
 	case e.Place == Shut:
-		return Answer{Why: e.Why}
+		return Answer{Why: e.Why, Withheld: withheld, Quarantined: quarantined}
 	case e.Place == Open:
 		// The kernel lets it through for everybody. A filter of before it was opened may still ask.
 		return allow(e.Why)
 	case withheld:
-		return Answer{Why: "withheld " + why}
+		return Answer{Why: "withheld " + why, Withheld: true}
 	case a.Lane == observe.LaneExec:
-		return p.exec(t, nr)
+		// The service cannot teach that exec may do less than any exec.
+		if answer := p.exec(t, nr); answer.Action == policy.Allow || !quarantined {
+			return answer
+		}
+		return Answer{Why: "quarantined: " + doubt, Quarantined: true}
+	case quarantined:
+		return Answer{Why: "quarantined: " + doubt, Quarantined: true}
 	}
 	if a.Lane != observe.LaneService {
 		a.Role = "" // LaneNone, and whatever else there may be

@@ -95,10 +95,11 @@ func (p *Plan) reachable(t *table, phase policy.Phase) syscalls.Set {
 	for nr, e := range t.entries {
 		nr := uint32(nr)
 		_, withheld := t.calls.Withheld[nr]
+		_, quarantined := t.calls.Quarantined[nr]
 		switch {
 		case e.Place == Open, e.Bulk && phase == policy.Boot:
 			s.Add(nr)
-		case withheld, e.Place == Shut:
+		case withheld, quarantined, e.Place == Shut:
 			s.Remove(nr)
 		}
 	}

@@ -13,11 +13,11 @@ import (
 // Guard is what may be learned from a container that runs under a trusted policy and is refused nothing (shadow): p without
 // the risky calls that the trusted policy does not have in the same phase, role or lane. A call is risky when known
 // vulnerabilities are reached through it, or when it is critical. Somebody who is inside must not be able to teach the
-// policy what he needs by doing it; a person can (policy.Grant).
+// policy what he needs by doing it; a person can (policy.Grant). What the trusted policy has in quarantine stays there.
 //
 // Phases that the trusted policy has nothing of are taken as they are: only somebody outside can begin a reload or a stop.
 func Guard(p, trusted policy.Policy) policy.Policy {
-	q := policy.Normal(p)
+	q := policy.Quarantine(p, quarantined(trusted))
 	for abi, calls := range q.ABIs {
 		known := trusted.ABIs[abi]
 		if known == nil {
@@ -38,9 +38,22 @@ func Guard(p, trusted policy.Policy) policy.Policy {
 			calls.Roles[role] = r
 		}
 		all := calls.All()
+		for nr := range calls.Quarantined {
+			all.Add(nr)
+		}
 		maps.DeleteFunc(calls.Evidence, func(nr uint32, _ policy.Evidence) bool { return !all.Has(nr) })
 	}
 	return policy.Normal(q)
+}
+
+func quarantined(p policy.Policy) map[syscalls.Call]string {
+	why := make(map[syscalls.Call]string)
+	for abi, calls := range p.ABIs {
+		for nr, reason := range calls.Quarantined {
+			why[syscalls.Call{ABI: abi, Nr: nr}] = reason
+		}
+	}
+	return why
 }
 
 func guardPhases(m, trusted map[policy.Phase]syscalls.Set, risky syscalls.Set) map[policy.Phase]syscalls.Set {

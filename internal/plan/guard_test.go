@@ -29,12 +29,17 @@ func TestGuard(t *testing.T) {
 		"/a:0":     {Phases: map[policy.Phase]syscalls.Set{policy.Run: set("read", "getrusage", "execve")}, Birth: set("setuid", "unshare")},
 		"/bin/x:0": {Phases: map[policy.Phase]syscalls.Set{policy.Run: set("read", "bpf", "uname")}},
 	})
+	trusted.ABIs[syscalls.X86_64].Quarantined = map[uint32]string{call(t, "sync").Nr: "from the heap"}
+	seen = policy.Merge(seen, of(map[policy.Phase]syscalls.Set{policy.Stop: set("sync")}, set("sync"), nil))
 	seen.ABIs[syscalls.I386] = &policy.Calls{Phases: map[policy.Phase]syscalls.Set{policy.Run: syscalls.SetOf(11)}}
 	got := Guard(seen, trusted)
 	if got.ABIs[syscalls.I386] != nil {
 		t.Error("another architecture was learned")
 	}
 	c := got.ABIs[syscalls.X86_64]
+	if c.Quarantined[call(t, "sync").Nr] == "" {
+		t.Error("doing it again lifts the quarantine")
+	}
 	for _, tt := range []struct {
 		name      string
 		got, want syscalls.Set

@@ -58,6 +58,7 @@ func (pl *placer) decide(nr uint32, e Entry) (Place, string) {
 	c := pl.class
 	inPolicy := pl.all.Has(nr)
 	withheld, isWithheld := pl.calls.Withheld[nr]
+	doubt, isQuarantined := pl.calls.Quarantined[nr]
 	switch {
 	case c.own.Has(nr):
 		return Open, "the kernel or the C library makes it on its own"
@@ -68,6 +69,8 @@ func (pl *placer) decide(nr uint32, e Entry) (Place, string) {
 		return Shut, "not in the policy, and runc refuses to hold it"
 	case isWithheld:
 		return Held, "withheld " + withheld
+	case isQuarantined && !(pl.floor.Has(nr) && pl.atAnyTime(nr)):
+		return Held, "quarantined: " + doubt // even what is shut otherwise: it was asked for, and may be again
 	case !inPolicy && c.multi.Has(nr):
 		return Shut, "not in the policy, and " + multiplexes + ", so that nobody could tell which is asked for"
 	case !inPolicy && !c.known.Has(nr):
@@ -102,6 +105,8 @@ func (pl *placer) decideService(nr uint32, e Entry) (Place, string) {
 		return Open, "threads sleep in it while the service runs"
 	case c.critical.Has(nr):
 		return Held, critical[syscalls.Name(pl.abi, nr)] + pl.when(nr)
+	case pl.calls.Evidence[nr].Source == "inferred":
+		return Held, "inferred, for one role: open, it would be for all" + pl.when(nr)
 	case c.gated.Has(nr):
 		return Held, "known vulnerabilities are reached through it" + pl.when(nr)
 	case !c.known.Has(nr):

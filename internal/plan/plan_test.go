@@ -34,6 +34,7 @@ func genCalls(t *rapid.T) *policy.Calls {
 	reasons := rapid.MapOfN(genNr, rapid.Just("by ann"), 0, 2)
 	return &policy.Calls{
 		Phases: genPhases(t), Floor: genSet(t, "floor"), Exec: genSet(t, "exec"), Withheld: reasons.Draw(t, "withheld"),
+		Quarantined: reasons.Draw(t, "quarantined"),
 		Roles: rapid.MapOfN(genRole, rapid.Custom(func(t *rapid.T) policy.RoleCalls {
 			return policy.RoleCalls{Phases: genPhases(t), Birth: genSet(t, "birth")}
 		}), 0, 3).Draw(t, "roles"),
@@ -175,6 +176,9 @@ func check(t *rapid.T, plan *Plan, p policy.Policy, c syscalls.Call, a Asker, go
 		t.Fatalf("%v %v %+v: no reason: %+v", c.ABI, c, a, got)
 	case got.Action == policy.Allow && got.Errno != 0, got.Action != policy.Allow && got.Errno == 0:
 		t.Fatalf("%v %v %+v: %+v", c.ABI, c, a, got)
+	case got.Action == policy.Allow && (got.Arguments || got.Withheld || got.Quarantined || got.Novel),
+		got.Arguments && (got.Withheld || got.Quarantined), got.Withheld && (got.Quarantined || got.Novel), got.Quarantined && !got.Novel:
+		t.Fatalf("%v %v %+v: %+v contradicts itself", c.ABI, c, a, got)
 	case got.Action != policy.Allow && !shut(plan, c) && got.Errno != policy.RefusalErrno(p, c):
 		t.Fatalf("%v %v %+v: errno %d, want %d", c.ABI, c, a, got.Errno, policy.RefusalErrno(p, c))
 	}

@@ -129,7 +129,7 @@ func TestArguments(t *testing.T) {
 		t.Errorf("fork: %+v", got)
 	}
 	got := p.Answer(asker, call(t, "clone"), [6]uint64{0x10000000})
-	if want := (Answer{Errno: policy.EPERM, Why: "not with these arguments"}); got != want {
+	if want := (Answer{Errno: policy.EPERM, Why: "not with these arguments", Arguments: true}); got != want {
 		t.Errorf("clone with a user namespace: got %+v, want %+v", got, want)
 	}
 }

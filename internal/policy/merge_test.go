@@ -57,8 +57,9 @@ func genCalls(t *rapid.T) *Calls {
 		Denied: rapid.MapOfN(genNr, rapid.Custom(func(t *rapid.T) DeniedCall {
 			return DeniedCall{rapid.SampledFrom([]int32{0, EPERM, 13, ENOSYS, 99}).Draw(t, "errno"), genCount.Draw(t, "count")}
 		}), 0, 3).Draw(t, "denied"),
-		Withheld: rapid.MapOfN(genNr, genName, 0, 2).Draw(t, "withheld"),
-		Args:     rapid.MapOfN(genNr, rapid.SliceOfN(genRule, 0, 4), 0, 4).Draw(t, "args"),
+		Withheld:    rapid.MapOfN(genNr, genName, 0, 2).Draw(t, "withheld"),
+		Quarantined: rapid.MapOfN(genNr, genName, 0, 3).Draw(t, "quarantined"),
+		Args:        rapid.MapOfN(genNr, rapid.SliceOfN(genRule, 0, 4), 0, 4).Draw(t, "args"),
 	}
 }
 

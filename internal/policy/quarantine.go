@@ -63,11 +63,14 @@ func Infer(p Policy, call syscalls.Call, phases []Phase, role string, reason str
 		reason = mergeReasons(reason, oneReason("was quarantined: "+why))
 		delete(c.Quarantined, call.Nr)
 	}
+	had := c.service().Has(call.Nr)
 	c.inferRoles(call.Nr, phases, role)
 	for _, phase := range phases {
 		add(c.Phases, phase, call.Nr)
 	}
-	e.Source = strongerSource(e.Source, "inferred")
+	if !had {
+		e.Source = strongerSource(e.Source, "inferred")
+	}
 	e.Reason = mergeReasons(e.Reason, reason)
 	if role != "" {
 		e.Roles = append(e.Roles, role)
@@ -110,6 +113,9 @@ func (c *Calls) inferRoles(nr uint32, phases []Phase, role string) {
 	if len(c.Roles) == 0 {
 		return
 	}
+	if !c.service().Has(nr) {
+		c.takeFromRoles(syscalls.SetOf(nr)) // what the phases did not have was never theirs
+	}
 	if !slices.ContainsFunc(c.roles(), func(r RoleCalls) bool { return r.has(nr) }) {
 		// Granted or imported for everybody: that one role is named now must not take it from the others.
 		for _, phase := range Phases {
@@ -136,10 +142,11 @@ func (c *Calls) addToRoles(phase Phase, nr uint32) {
 
 // common is what every role may: what a role that is not known may too (package plan).
 func (c *Calls) common() RoleCalls {
+	service := c.service()
 	intersect := func(of func(RoleCalls) syscalls.Set) (s syscalls.Set) {
 		first := true
 		for name, r := range c.Roles {
-			switch set := of(r); {
+			switch set := of(r).Intersect(service); {
 			case set.Empty() || isOther(name):
 			case first:
 				s, first = set, false
@@ -152,22 +159,33 @@ func (c *Calls) common() RoleCalls {
 	r := RoleCalls{Phases: make(map[Phase]syscalls.Set), Birth: intersect(func(r RoleCalls) syscalls.Set { return r.Birth })}
 	for _, phase := range Phases {
 		// Every phase goes on serving, and a boot is made of births.
-		set := intersect(func(r RoleCalls) syscalls.Set {
+		r.Phases[phase] = intersect(func(r RoleCalls) syscalls.Set {
 			s := r.Phases[phase].Union(r.Phases[Run])
 			if phase == Boot {
 				s = s.Union(r.Birth)
 			}
 			return s
 		})
-		r.Phases[phase] = set.Intersect(c.Phases[phase])
 	}
 	return r
+}
+
+// service is the service lane's calls: they bound those of its roles, since a file need not agree with itself.
+func (c *Calls) service() (s syscalls.Set) {
+	for _, set := range c.Phases {
+		s = s.Union(set)
+	}
+	return s
 }
 
 // takeAway from the service and exec lanes.
 func (c *Calls) takeAway(not syscalls.Set) {
 	c.Exec = c.Exec.Minus(not)
 	c.Phases = without(c.Phases, not)
+	c.takeFromRoles(not)
+}
+
+func (c *Calls) takeFromRoles(not syscalls.Set) {
 	roles := make(map[string]RoleCalls, len(c.Roles))
 	for name, r := range c.Roles {
 		roles[name] = RoleCalls{Phases: without(r.Phases, not), Birth: r.Birth.Minus(not)}
