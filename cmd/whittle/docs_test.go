@@ -3,16 +3,21 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/filter"
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -111,6 +116,37 @@ func TestKeysAreDescribed(t *testing.T) {
 			if key != "" && key != "-" && !strings.Contains(known, "`"+key+"`") {
 				t.Errorf("docs/cli.md does not describe `%s` of %T", key, v)
 			}
+		}
+	}
+}
+
+// Every key of a case is in the page of formats.
+func TestCaseIsDescribed(t *testing.T) {
+	page, err := os.ReadFile("../../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## A judged call\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	full := judge.Question{Call: syscalls.Call{ABI: native}, Phase: policy.Run, Role: "r", Birth: true, Refusal: "r", Novel: true, Arguments: true, Withheld: true}
+	text, err := json.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var question map[string]any
+	if err := json.Unmarshal(text, &question); err != nil || len(question) < reflect.TypeOf(full).NumField() {
+		t.Fatalf("a question is %s, %v", text, err)
+	}
+	keys := slices.Collect(maps.Keys(question))
+	for _, v := range []any{judge.Case{}, judge.Evidence{}, judge.Origin{}, judge.Import{}, judge.Fleet{}, judge.Decision{}, judge.Vote{}, judge.Rule{}} {
+		for f := range reflect.TypeOf(v).Fields() {
+			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		if !strings.Contains(section, "`"+key+"`") {
+			t.Errorf("docs/formats.md does not describe `%s` of a judged call", key)
 		}
 	}
 }

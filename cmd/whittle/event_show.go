@@ -15,9 +15,6 @@ import (
 	"github.com/whittle-sec/whittle/internal/judge"
 )
 
-// kindJudged is the kind of the events whose data is a judge.Case.
-const kindJudged = "judged"
-
 func newEventShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show ID",
@@ -93,8 +90,12 @@ func eventData(e api.Event) (lines []string) {
 
 // caseOf an event that tells of a judged call.
 func caseOf(e api.Event) (c judge.Case, ok bool) {
-	if e.Kind != kindJudged {
+	if e.Kind != judge.KindJudged {
 		return c, false
 	}
-	return c, json.Unmarshal(e.Data, &c) == nil
+	cases, err := judge.ReadCases(bytes.NewReader(e.Data))
+	if err != nil || len(cases) != 1 {
+		return c, false
+	}
+	return cases[0], true
 }

@@ -221,7 +221,7 @@ func (a *app) printReplay(all []replayed) error {
 
 // points that were given and asked for, where they count.
 func points(d judge.Decision) string {
-	if slices.ContainsFunc(d.Votes, func(v judge.Vote) bool { return v.Stance == judge.Veto }) {
+	if d.Verdict == judge.Refuse {
 		return "veto"
 	}
 	return fmt.Sprintf("%d of %d", d.Given, d.Needed)

@@ -61,7 +61,7 @@ func judgedCases(ts *testscript.TestScript, neg bool, args []string) {
 		data, err := json.Marshal(c)
 		ts.Check(err)
 		_, err = db.AddEvent(context.Background(), store.Event{
-			Kind: kindJudged, Workload: c.Workload, Container: "0123", Call: c.Question.Call.String(), Text: "web asked", Data: data,
+			Kind: judge.KindJudged, Workload: c.Workload, Container: "0123", Call: c.Question.Call.String(), Text: "web asked", Data: data,
 		})
 		ts.Check(err)
 	}

@@ -79,7 +79,7 @@ func (a *app) judgedOf(ctx context.Context, workload string, call syscalls.Call)
 		return nil, err
 	}
 	defer s.Close()
-	events, err := s.Events(ctx, api.EventQuery{Workload: workload, Kind: kindJudged, Limit: manyJudged})
+	events, err := s.Events(ctx, api.EventQuery{Workload: workload, Kind: judge.KindJudged, Limit: manyJudged})
 	if err != nil {
 		return nil, fmt.Errorf("read how the call was judged: %w", err)
 	}
