@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package assoc
+
+import "math/bits"
+
+// A column is the bitmap of the rows that have an item; and columns of several items is the bitmap of those with all.
+
+// both is how many rows two columns share. b is at least as long as a.
+func both(a, b []uint64) (n int) {
+	b = b[:len(a)]
+	for i, w := range a {
+		n += bits.OnesCount64(w & b[i])
+	}
+	return n
+}
+
+// and writes to out the rows that two columns share.
+func and(out, a, b []uint64) []uint64 {
+	out, b = out[:len(a)], b[:len(a)]
+	for i, w := range a {
+		out[i] = w & b[i]
+	}
+	return out
+}
+
+// plane is the bitmap of the rows that have one bit in the weight beyond their first; words that are 0 are left out.
+type plane struct {
+	at   []uint32
+	word []uint64
+}
+
+// weigher adds up the weights of the rows of a column. A row counts 1, and the planes add what is beyond: most rows of a
+// busy host have weight 1, and all that is done for those is to count them.
+type weigher struct{ planes []plane }
+
+// add a row's weight. Rows come in ascending order.
+func (w *weigher) add(row int, weight uint64) {
+	at := uint32(row / 64)
+	for rest := weight - 1; rest != 0; rest &= rest - 1 {
+		k := bits.TrailingZeros64(rest)
+		for k >= len(w.planes) {
+			w.planes = append(w.planes, plane{})
+		}
+		p := &w.planes[k]
+		if n := len(p.at); n == 0 || p.at[n-1] != at {
+			p.at, p.word = append(p.at, at), append(p.word, 0)
+		}
+		p.word[len(p.word)-1] |= 1 << (row % 64)
+	}
+}
+
+func (w *weigher) reset() {
+	for k := range w.planes {
+		w.planes[k].at, w.planes[k].word = w.planes[k].at[:0], w.planes[k].word[:0]
+	}
+}
+
+// both is how many rows two columns share, and what they weigh.
+func (w *weigher) both(a, b []uint64) (weight uint64, n int) {
+	n = both(a, b)
+	weight = uint64(n)
+	if n == 0 {
+		return 0, 0
+	}
+	for k := range w.planes {
+		p, heavy := &w.planes[k], 0
+		for i, at := range p.at {
+			heavy += bits.OnesCount64(p.word[i] & a[at] & b[at])
+		}
+		weight = plus(weight, times(uint64(heavy), 1<<k))
+	}
+	return weight, n
+}
+
+// weigher of all rows.
+func (r *rows) weigher() *weigher {
+	w := &weigher{}
+	for at, heavy := range r.heavy {
+		for ; heavy != 0; heavy &= heavy - 1 {
+			id := at*64 + bits.TrailingZeros64(heavy)
+			w.add(id, r.weight(id))
+		}
+	}
+	return w
+}
+
+// block reads 64 rows' words of the given place as columns: bit i of out[k] is bit k of row first+i.
+func (r *rows) block(out *[64]uint64, first, word int) {
+	have := min(64, r.n-first)
+	chunk, at := r.chunks[first/chunkRows], first%chunkRows*r.words+word
+	for i := range have {
+		out[i] = chunk[at]
+		at += r.words
+	}
+	clear(out[have:])
+	transpose(out)
+}
+
+// columns brings the given items' columns up to all rows; have may hold shorter ones.
+func (r *rows) columns(have [][]uint64, items []uint16) {
+	blocks := (r.n + 63) / 64
+	from := blocks
+	var words [maxWords][]uint16
+	for _, item := range items {
+		words[item/64] = append(words[item/64], item)
+		// The last word may have been written when the rows did not fill it.
+		from = min(from, max(len(have[item])-1, 0))
+		have[item] = append(have[item], make([]uint64, blocks-len(have[item]))...)
+	}
+	var block [64]uint64
+	for at := from; at < blocks; at++ {
+		for word, items := range words {
+			if len(items) == 0 {
+				continue
+			}
+			r.block(&block, at*64, word)
+			for _, item := range items {
+				have[item][at] = block[item%64]
+			}
+		}
+	}
+}
+
+// transpose a matrix of 64×64 bits (H. S. Warren, Hacker's Delight, 2nd ed., §7-3).
+func transpose(m *[64]uint64) {
+	mask := uint64(1)<<32 - 1
+	for j := 32; j != 0; j >>= 1 {
+		for k := 0; k < 64; k = (k + j + 1) &^ j {
+			t := (m[k&63]>>(j&63) ^ m[(k+j)&63]) & mask
+			m[k&63] ^= t << (j & 63)
+			m[(k+j)&63] ^= t
+		}
+		mask ^= mask << (j >> 1 & 63)
+	}
+}
