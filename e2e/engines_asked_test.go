@@ -83,6 +83,8 @@ func newAsked(t *testing.T) *asked {
 		l.Close()
 		done.Wait()
 		a.supervisor.Close()
+		a.mu.Lock() // an answer may still be under way
+		defer a.mu.Unlock()
 		if a.problem != nil {
 			t.Error(a.problem)
 		}
