@@ -78,6 +78,10 @@ generated: ## are generated files what their sources give
 generate: ## rebuild the checked-in BPF objects (clang)
 	@go generate ./internal/kernel/...
 
+.PHONY: corpus
+corpus: ## record real services again, for the judges' rules (root; installs their packages)
+	@go run ./testbed/corpus
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (5s)
 	$(STAGE) fuzz scripts/fuzz

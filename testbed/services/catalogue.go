@@ -10,6 +10,7 @@ func catalogue() []func() []Service {
 		names,
 		brokers,
 		interpreters,
+		mail,
 	}
 }
 

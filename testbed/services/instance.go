@@ -191,8 +191,12 @@ func (i *Instance) AwaitReady(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, readyWait)
 	defer cancel()
 	for {
-		if err = i.Ready(ctx, i); err == nil {
+		now := i.Ready(ctx, i)
+		if now == nil {
 			return nil
+		}
+		if err == nil || ctx.Err() == nil { // what the deadline cuts off says nothing
+			err = now
 		}
 		if !i.Alive() {
 			return fmt.Errorf("it has ended: %w", err)

@@ -147,8 +147,12 @@ func Eventually(ctx context.Context, limit time.Duration, f func() error) (err e
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		if err = f(); err == nil {
+		now := f()
+		if now == nil {
 			return nil
+		}
+		if err == nil || ctx.Err() == nil { // what the deadline cuts off says nothing
+			err = now
 		}
 		select {
 		case <-ctx.Done():
