@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 const (
@@ -104,12 +107,16 @@ func (c *Calls) readImports(src *source, f *image, d dynamic, l Limits) (indirec
 	return indirect, err
 }
 
-// add what an imported function does.
+// add what an imported function does. Of the functions that make a call, the one that is its wrapper comes first.
 func (c *Calls) add(w wrapper) {
 	if c.Imports == nil {
 		c.Imports = make(map[uint32][]string)
 	}
 	for _, nr := range w.calls {
+		if w.name == syscalls.Name(c.ABI, nr) {
+			c.Imports[nr] = slices.Insert(c.Imports[nr], 0, w.name)
+			continue
+		}
 		c.Imports[nr] = append(c.Imports[nr], w.name)
 	}
 }

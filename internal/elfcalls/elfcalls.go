@@ -6,6 +6,7 @@
 package elfcalls
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -35,6 +36,7 @@ type Calls struct {
 	Sites    syscalls.Set        // calls whose number is loaded right before a system call instruction
 	Static   bool                // it needs no library and no loader: all its calls are its own
 	Partial  string              // why something was not read; "" when everything was
+	Cut      bool                // the limit of bytes is among the reasons
 }
 
 // Read the file. size is its size. What can be read of a damaged file is returned, with Partial; an error says that
@@ -50,6 +52,7 @@ func Read(r io.ReaderAt, size int64, l Limits) (Calls, error) {
 	note := func(what string, err error) {
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("%s: %v", what, err))
+			c.Cut = c.Cut || errors.Is(err, errBudget)
 		}
 	}
 	dyn, err := f.dynamic(src)
