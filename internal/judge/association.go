@@ -31,18 +31,18 @@ func (p *Panel) association(h *hearing) Vote {
 	}
 	did := h.role.does(h.q.Phase)
 	found := p.memory.best(p.rules, h.q.Call, did)
-	points := strength(found)
+	points := found.points
 	// What a role did in all its life says less about now. Of a call that it made then it says nothing new: its boot goes
 	// with its boot. A grave call needs a reason that holds now.
 	if points == 0 && !h.role.all.Has(h.q.Call.Nr) && h.risk.level < Grave {
-		if whole := p.memory.best(p.rules, h.q.Call, h.role.all); strength(whole) > 0 {
+		if whole := p.memory.best(p.rules, h.q.Call, h.role.all); whole.points > 0 {
 			found, points = whole, weakRule
 		}
 	}
 	if !found.ok {
 		return Vote{Why: "no rule leads from what the role does to this call"}
 	}
-	v := Vote{Why: found.rule.String(), Rule: &found.rule}
+	v := Vote{Why: found.words, Rule: found.rule}
 	if points == 0 {
 		v.Why = "only a rule that says too little: " + v.Why
 		return v
@@ -51,9 +51,9 @@ func (p *Panel) association(h *hearing) Vote {
 	return v
 }
 
-func strength(f found) int {
-	switch r := f.rule; {
-	case !f.ok || !(r.Lower >= weakLower): // not a number is no evidence
+func strength(r Rule) int {
+	switch {
+	case !(r.Lower >= weakLower): // not a number is no evidence
 		return 0
 	case r.Lower >= strongLower && len(r.Sources) >= sources:
 		return strongRule
@@ -63,10 +63,12 @@ func strength(f found) int {
 	return 0
 }
 
-// found is the answer of Associations.
+// found is the answer of Associations, and what it is worth. The rule is shared by all who get it.
 type found struct {
-	rule Rule
-	ok   bool
+	ok     bool
+	rule   *Rule
+	points int
+	words  string
 }
 
 // did is what a rule was looked up by.

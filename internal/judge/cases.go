@@ -15,7 +15,7 @@ import (
 // Limits of a file of cases: it may come from anywhere.
 const (
 	MaxCases     = 100_000
-	MaxCasesSize = 64 << 20 // bytes
+	MaxCasesSize = 32 << 20 // bytes
 	maxText      = 1024     // characters of one text
 	maxList      = 64       // elements of one list
 )
@@ -26,9 +26,11 @@ var ErrTooMany = errors.New("too many cases")
 // ReadCases reads recorded cases: JSON values one after the other, or in one array, each a case, or an event of the journal
 // that holds one as its "data" (`whittle event list --json`). Events of other kinds are passed over. What the cases say
 // is made printable.
-func ReadCases(r io.Reader) (cases []Case, err error) {
+func ReadCases(r io.Reader) ([]Case, error) { return readCases(r, MaxCasesSize, MaxCases) }
+
+func readCases(r io.Reader, size int64, count int) (cases []Case, err error) {
 	const doing = "reading cases"
-	limited := &io.LimitedReader{R: r, N: MaxCasesSize + 1}
+	limited := &io.LimitedReader{R: r, N: size + 1}
 	in := bufio.NewReader(limited)
 	array, err := beginsArray(in)
 	dec := json.NewDecoder(in)
@@ -36,14 +38,14 @@ func ReadCases(r io.Reader) (cases []Case, err error) {
 		_, err = dec.Token()
 	}
 	for err == nil && (!array || dec.More()) {
-		cases, err = readCase(dec, cases)
+		cases, err = readCase(dec, cases, count)
 	}
 	if err == nil { // the array's end
 		_, err = dec.Token()
 	}
 	switch {
 	case limited.N <= 0:
-		err = fmt.Errorf("%w: more than %d bytes", ErrTooMany, MaxCasesSize)
+		err = fmt.Errorf("%w: more than %d bytes", ErrTooMany, size)
 	case err == nil || errors.Is(err, io.EOF) && !array:
 		return cases, nil
 	case errors.Is(err, io.EOF):
@@ -64,7 +66,7 @@ func beginsArray(in *bufio.Reader) (bool, error) {
 	}
 }
 
-func readCase(dec *json.Decoder, cases []Case) ([]Case, error) {
+func readCase(dec *json.Decoder, cases []Case, count int) ([]Case, error) {
 	var raw json.RawMessage
 	if err := dec.Decode(&raw); err != nil {
 		return cases, err
@@ -73,8 +75,8 @@ func readCase(dec *json.Decoder, cases []Case) ([]Case, error) {
 	switch {
 	case err != nil || !ok:
 		return cases, err
-	case len(cases) >= MaxCases:
-		return cases, fmt.Errorf("%w: more than %d", ErrTooMany, MaxCases)
+	case len(cases) >= count:
+		return cases, fmt.Errorf("%w: more than %d", ErrTooMany, count)
 	}
 	return append(cases, c), nil
 }

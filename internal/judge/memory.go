@@ -160,7 +160,9 @@ func (m *memory) best(from Associations, call syscalls.Call, set syscalls.Set) f
 	if ok {
 		return f
 	}
-	f.rule, f.ok = from.Best(call, set)
+	if r, ok := from.Best(call, set); ok {
+		f = found{ok: true, rule: &r, points: strength(r), words: r.String()}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.rules) < maxMemory {

@@ -2,7 +2,7 @@
 
 package judge
 
-import "fmt"
+import "strconv"
 
 // injected says of the kinds of memory that are a veto what they are. A program's own calls come from its image; a JIT
 // engine's too, because the code that it makes calls the C library.
@@ -24,7 +24,7 @@ func origin(o Origin) Vote {
 	}
 	switch o.Class {
 	case File:
-		return Vote{Why: "made from " + named(o.Path) + fmt.Sprintf(" at 0x%x", o.Offset) + buildID(o.BuildID) + why}
+		return Vote{Why: "made from " + named(o.Path) + " at 0x" + strconv.FormatUint(o.Offset, 16) + buildID(o.BuildID) + why}
 	case Vdso:
 		return Vote{Why: "made from the kernel's own page in the process" + why}
 	case Unknown:

@@ -4,6 +4,7 @@ package judge
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -67,7 +68,7 @@ func decide(votes []Vote, asked terms) Decision {
 			gave = append(gave, v.Judge)
 		}
 	}
-	points := fmt.Sprintf("%d of %d points", d.Given, d.Needed)
+	points := strconv.Itoa(d.Given) + " of " + strconv.Itoa(d.Needed) + " points"
 	if len(gave) > 0 {
 		points += " (" + strings.Join(gave, ", ") + ")"
 	}

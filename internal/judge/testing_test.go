@@ -4,6 +4,7 @@ package judge
 
 import (
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/learn"
@@ -52,16 +53,7 @@ func learned(t testing.TB, service string, without ...string) policy.Policy {
 	if service == "httpd" {
 		p = httpd(t)
 	} else {
-		f, err := os.Open("../learn/testdata/" + service + ".trace.json.gz")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		trace, err := observe.Read(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p = learn.Propose(workload.Workload{Image: service}, trace, learn.Analyse(trace, learn.Default()))
+		p = policy.Normal(proposed(t, service))
 	}
 	gone := set(t, without...)
 	for _, calls := range p.ABIs {
@@ -80,6 +72,33 @@ func learned(t testing.TB, service string, without ...string) policy.Policy {
 			delete(calls.Evidence, n)
 		}
 	}
+	return p
+}
+
+var (
+	proposedMu sync.Mutex
+	proposals  = map[string]policy.Policy{}
+)
+
+// proposed by learning, once for all tests.
+func proposed(t testing.TB, service string) policy.Policy {
+	t.Helper()
+	proposedMu.Lock()
+	defer proposedMu.Unlock()
+	if p, ok := proposals[service]; ok {
+		return p
+	}
+	f, err := os.Open("../learn/testdata/" + service + ".trace.json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	trace, err := observe.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := learn.Propose(workload.Workload{Image: service}, trace, learn.Analyse(trace, learn.Default()))
+	proposals[service] = p
 	return p
 }
 
