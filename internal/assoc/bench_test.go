@@ -4,8 +4,8 @@ package assoc
 
 import (
 	"runtime"
-	"runtime/debug"
-	"sync/atomic"
+	"runtime/metrics"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -22,59 +22,139 @@ var days = map[string]func() *host{
 
 var dayOptions = Options{MinSupport: day / 100, MinConfidence: 0.9, MaxLen: 3}
 
-// peak of the heap beyond what there was, while something is done.
-func peak(do func()) (megabytes float64) {
-	runtime.GC()
-	var before, m runtime.MemStats
-	runtime.ReadMemStats(&before)
-	var stop atomic.Bool
-	done := make(chan uint64)
-	go func() {
-		most := uint64(0)
-		for !stop.Load() {
-			runtime.ReadMemStats(&m)
-			most = max(most, m.HeapInuse)
-			time.Sleep(5 * time.Millisecond)
-		}
-		done <- most
-	}()
-	do()
-	stop.Store(true)
-	return (float64(<-done) - float64(before.HeapInuse)) / 1e6
+// cpu is how long this process has computed: the clock on the wall tells what else the machine does.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// peak of the heap, objects and what is not collected yet, while something is done.
+func peak(do func()) (megabytes float64) {
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	before, most := sample[0].Value.Uint64(), uint64(0)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			metrics.Read(sample)
+			most = max(most, sample[0].Value.Uint64())
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	do()
+	close(stop)
+	<-done
+	return float64(most-before) / 1e6
+}
+
+// BenchmarkDay adds a day's bursts and mines the rules, on one core. Making the bursts is not counted.
 func BenchmarkDay(b *testing.B) {
 	for _, name := range []string{"distinct", "repeated"} {
-		h := days[name]()
-		bursts := h.bursts(day)
 		b.Run(name, func(b *testing.B) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-			defer debug.SetGCPercent(debug.SetGCPercent(20))
 			b.ReportAllocs()
-			var rules []Rule
-			var rows, sets int
-			var add time.Duration
-			most := 0.0
+			var d dayOf
+			for b.Loop() {
+				d.most = max(d.most, peak(func() { d.run(b, days[name]()) }))
+			}
+			n := float64(b.N)
+			b.ReportMetric(d.most, "peak-MB")
+			b.ReportMetric(float64(d.rows), "rows")
+			b.ReportMetric(float64(d.sets), "itemsets")
+			b.ReportMetric(float64(d.rules), "rules")
+			b.ReportMetric(d.adding.Seconds()/n, "cpu-s-adding")
+			b.ReportMetric(d.mining.Seconds()/n, "cpu-s-mining")
+			b.ReportMetric(d.wall.Seconds()/n, "wall-s")
+			b.ReportMetric(d.batch.Seconds()/n, "cpu-s-batch")
+			b.ReportMetric(d.target.Seconds()/n, "cpu-s-target")
+		})
+	}
+}
+
+// dayOf measures.
+type dayOf struct {
+	adding, mining, wall, batch, target time.Duration
+	most                                float64
+	rows, sets, rules                   int
+}
+
+func (d *dayOf) run(b *testing.B, h *host) {
+	m := New(400)
+	for range 100 { // as they come: nobody has them all
+		bursts := h.bursts(day / 100)
+		began, start := time.Now(), cpu(b)
+		for _, t := range bursts {
+			m.Add(t, 1)
+		}
+		d.adding += cpu(b) - start
+		d.wall += time.Since(began)
+	}
+	start := cpu(b)
+	if _, err := m.RulesFor(100, dayOptions); err != nil {
+		b.Fatal(err)
+	}
+	d.target += cpu(b) - start
+	began, start := time.Now(), cpu(b)
+	rules, err := m.Rules(dayOptions)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d.mining += cpu(b) - start
+	d.wall += time.Since(began)
+	d.rows, d.sets, d.rules = m.Rows(), m.lattice.frequent, len(rules)
+	bursts := h.bursts(1000)
+	start = cpu(b)
+	for _, t := range bursts {
+		m.Add(t, 1)
+	}
+	if _, err := m.mined(dayOptions.settled()); err != nil {
+		b.Fatal(err)
+	}
+	d.batch += cpu(b) - start
+}
+
+// BenchmarkMiners compares with the oracles, on as many bursts as these can bear.
+func BenchmarkMiners(b *testing.B) {
+	h := days["distinct"]()
+	var db []made
+	for _, t := range h.bursts(5000) {
+		db = append(db, made{t, 1})
+	}
+	ours := func(db []made, least uint64, maxLen int) []Itemset {
+		sets, err := filled(400, db).Itemsets(Options{MinSupport: least, MaxLen: maxLen})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return sets
+	}
+	for _, of := range []struct {
+		name string
+		mine oracle
+	}{{"ours", ours}, {"fpgrowth", fpgrowth}, {"apriori", apriori}} {
+		b.Run(of.name, func(b *testing.B) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+			b.ReportAllocs()
+			found, most := 0, 0.0
+			var used time.Duration
 			for b.Loop() {
 				most = max(most, peak(func() {
-					start := time.Now()
-					m := New(400)
-					for _, t := range bursts {
-						m.Add(t, 1)
-					}
-					add += time.Since(start)
-					var err error
-					if rules, err = m.Rules(dayOptions); err != nil {
-						b.Fatal(err)
-					}
-					rows, sets = m.Rows(), m.lattice.frequent
+					start := cpu(b)
+					found = len(of.mine(db, 100, 3))
+					used += cpu(b) - start
 				}))
 			}
+			b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s")
 			b.ReportMetric(most, "peak-MB")
-			b.ReportMetric(float64(rows), "rows")
-			b.ReportMetric(float64(sets), "itemsets")
-			b.ReportMetric(float64(len(rules)), "rules")
-			b.ReportMetric(add.Seconds()/float64(b.N), "s-adding")
+			b.ReportMetric(float64(found), "itemsets")
 		})
 	}
 }

@@ -92,7 +92,7 @@ func (m *Miner) Itemsets(o Options) ([]Itemset, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []foundSet
+	found := make([]foundSet, 0, len(m.single)+l.frequent)
 	items := make([]uint16, 0, MaxLen)
 	err = l.each(o, func(ranks []uint16, n node) {
 		items = l.itemsOf(items[:0], ranks)

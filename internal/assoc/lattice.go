@@ -89,6 +89,7 @@ func (l *lattice) mine(r *rows, cols [][]uint64) error {
 	// The ranked rows begin with the first frequent item; ranks here are less by that.
 	byRank := rankRows(r, some)
 	walk := &walk{lattice: l, base: ranks, bitmaps: make([][]uint64, l.maxLen)}
+	walk.reserve(byRank)
 	l.root.kids = make([]*class, len(l.root.nodes))
 	for i := range len(ranks) - 1 {
 		walk.project(byRank, i, i+1)

@@ -52,62 +52,80 @@ type projection struct {
 	arena []uint64
 }
 
+// reserve memory for the largest of the projections, so that it is not asked for at each that is larger than those before.
+func (p *projection) reserve(r *ranked) {
+	most := 0
+	for rank, col := range r.cols {
+		most = max(most, (len(r.cols)-rank)*((both(col, col)+63)/64))
+	}
+	p.cols, p.arena = make([][]uint64, len(r.cols)), make([]uint64, most)
+}
+
 // project the rows that have the item of the given rank, for the ranks from first on.
 func (p *projection) project(r *ranked, rank, first int) {
 	col := r.cols[rank]
 	p.n = both(col, col)
-	p.lay(len(r.cols), first)
+	p.lay(first)
 	p.reset()
-	var ids [64]uint32
-	have, done := 0, 0
+	g := gathering{projection: p, ranked: r, first: first}
+	// The heavy rows come first, where they fill few words of the planes.
 	for at, w := range col {
-		heavy := r.from.heavy[at]
-		for ; w != 0; w &= w - 1 {
-			bit := bits.TrailingZeros64(w)
-			if heavy>>bit&1 != 0 {
-				p.add(done*64+have, r.from.weight(at*64+bit))
-			}
-			ids[have] = uint32(at*64 + bit)
-			if have++; have == 64 {
-				p.gather(r, ids[:], done, first)
-				have = 0
-				done++
-			}
+		for w &= r.from.heavy[at]; w != 0; w &= w - 1 {
+			id := at*64 + bits.TrailingZeros64(w)
+			p.add(g.done*64+g.have, r.from.weight(id))
+			g.row(id)
 		}
 	}
-	if have > 0 {
-		p.gather(r, ids[:have], done, first)
+	for at, w := range col {
+		for w &^= r.from.heavy[at]; w != 0; w &= w - 1 {
+			g.row(at*64 + bits.TrailingZeros64(w))
+		}
+	}
+	if g.have > 0 {
+		g.write()
 	}
 }
 
 // lay out the columns.
-func (p *projection) lay(ranks, first int) {
+func (p *projection) lay(first int) {
 	words := (p.n + 63) / 64
-	if need := (ranks - first) * words; need > len(p.arena) {
-		p.arena = nil // so that it can be collected before there is the next
-		p.arena = make([]uint64, need)
-	}
-	if p.cols == nil {
-		p.cols = make([][]uint64, ranks)
-	}
 	clear(p.cols[:first])
-	for rank := first; rank < ranks; rank++ {
+	for rank := first; rank < len(p.cols); rank++ {
 		at := (rank - first) * words
 		p.cols[rank] = p.arena[at : at+words : at+words]
 	}
 }
 
-// gather up to 64 rows into the columns' word at.
-func (p *projection) gather(r *ranked, ids []uint32, at, first int) {
+// gathering of rows, 64 at a time, into a projection's columns from rank first on.
+type gathering struct {
+	*projection
+	*ranked
+	first int
+	ids   [64]uint32
+	have  int
+	done  int // words of the columns
+}
+
+func (g *gathering) row(id int) {
+	g.ids[g.have] = uint32(id)
+	if g.have++; g.have == 64 {
+		g.write()
+	}
+}
+
+func (g *gathering) write() {
 	var block [64]uint64
-	for word := first / 64; word < r.words; word++ {
-		for i, id := range ids {
-			block[i] = r.rows[int(id)*r.words+word]
+	cols := g.projection.cols
+	for word := g.first / 64; word < g.words; word++ {
+		for i, id := range g.ids[:g.have] {
+			block[i] = g.rows[int(id)*g.words+word]
 		}
-		clear(block[len(ids):])
+		clear(block[g.have:])
 		transpose(&block)
-		for rank := max(word*64, first); rank < min(word*64+64, len(p.cols)); rank++ {
-			p.cols[rank][at] = block[rank%64]
+		for rank := max(word*64, g.first); rank < min(word*64+64, len(cols)); rank++ {
+			cols[rank][g.done] = block[rank%64]
 		}
 	}
+	g.have = 0
+	g.done++
 }

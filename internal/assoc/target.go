@@ -54,6 +54,7 @@ func (m *Miner) hunt(then int, o Options) (*hunt, error) {
 		some[i] = m.cols[item]
 	}
 	byRank := rankRows(m.all, some)
+	h.reserve(byRank)
 	last := len(h.items) - 1
 	further := make([]uint16, last)
 	for i := range further {
