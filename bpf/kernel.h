@@ -44,9 +44,12 @@ struct nsproxy {
 
 struct super_block {
 	unsigned int s_dev;
+	unsigned long s_flags;
+	unsigned long s_magic;
 };
 
 struct inode {
+	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
 };
@@ -55,8 +58,25 @@ struct file {
 	struct inode *f_inode;
 };
 
+typedef struct {
+	void *vdso;
+} mm_context_t;
+
 struct mm_struct {
+	unsigned long start_brk, brk, start_stack;
 	struct file *exe_file;
+	mm_context_t context;
+};
+
+struct anon_vma;
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	struct mm_struct *vm_mm;
+	unsigned long vm_flags;
+	struct anon_vma *anon_vma;
+	struct file *vm_file;
 };
 
 struct linux_binprm {
@@ -98,11 +118,12 @@ struct kernel_siginfo {
 
 #ifdef __TARGET_ARCH_x86
 struct pt_regs {
-	unsigned long bx, cx, dx, si, di, bp, r8, r9, r10, orig_ax;
+	unsigned long bx, cx, dx, si, di, bp, r8, r9, r10, orig_ax, ip;
 };
 #else
 struct pt_regs {
 	__u64 regs[31];
+	__u64 pc;
 	__u64 orig_x0;
 	__s32 syscallno;
 };

@@ -10,11 +10,16 @@
  * Steady state of sys_enter: the container by its cgroup in an open-addressed table, the task's state, "bit already set".
  */
 #include "state.h"
+#include "origin.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Adds n to a call's count, and the epoch to the epochs it was seen in. Returns 0 when there is no room. */
-static __noinline int record(struct task_state *t, struct container *c, __u32 nr, __u32 n)
+/*
+ * Adds n to a call's count, and the epoch to the epochs it was seen in. Returns 0 when there is no room. What memory the
+ * call comes from is looked at for the first of its cell only: what it costs would be felt otherwise, and who makes a call
+ * that the cell makes anyway teaches nothing by it.
+ */
+static __noinline int record(struct task_state *t, struct container *c, __u32 nr, __u32 n, __u64 ip)
 {
 	struct call_key key = {};
 	struct call_seen fresh = {};
@@ -42,6 +47,8 @@ static __noinline int record(struct task_state *t, struct container *c, __u32 nr
 			return 0;
 		}
 	}
+	if (!s->origin) /* or not known yet */
+		take_origin(s, ip);
 	__sync_fetch_and_add(&s->count, n);
 	for (int i = 0; i < 8; i++) {
 		__u64 old = s->when, now;
@@ -194,19 +201,19 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 		return 0;
 	}
 	if (nr >= FAST_NRS || abi >= ABIS) {
-		record(t, c, nr, 1);
+		record(t, c, nr, 1, ip_of(regs));
 		return 0;
 	}
 
 	bit = 1ull << (nr & 63);
 	if (!(t->seen[nr / 64 & (WORDS - 1)] & bit)) {
-		if (record(t, c, nr, 1))
+		if (record(t, c, nr, 1, ip_of(regs)))
 			t->seen[nr / 64 & (WORDS - 1)] |= bit;
 	} else if (t->exact) {
 		t->exact--;
-		record(t, c, nr, 1);
+		record(t, c, nr, 1, ip_of(regs));
 	} else if (!(++t->tick & (SAMPLE - 1))) {
-		record(t, c, nr, SAMPLE);
+		record(t, c, nr, SAMPLE, ip_of(regs));
 	}
 	if (!(t->burst[nr / 64 & (WORDS - 1)] & bit)) {
 		t->burst[nr / 64 & (WORDS - 1)] |= bit;

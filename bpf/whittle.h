@@ -73,6 +73,19 @@ enum loss {
 	LOSSES,
 };
 
+/* The memory that the instruction of a call lies in, the later the worse. Package observe has the names. */
+enum origin {
+	ORIGIN_UNKNOWN,	 /* not looked at: the kernel cannot, or the map of the memory was being changed */
+	ORIGIN_FILE,	 /* a file's, as it was mapped */
+	ORIGIN_VDSO,	 /* the kernel's own page */
+	ORIGIN_WRITABLE, /* a file's, but it may be written or was */
+	ORIGIN_FOREIGN,	 /* of a file on a tmpfs, or one that was deleted */
+	ORIGIN_MEMFD,	 /* of a file that never had a name, or memory that is shared */
+	ORIGIN_HEAP,
+	ORIGIN_STACK,
+	ORIGIN_ANONYMOUS,
+};
+
 #define EXACT 64	/* a task's calls in an epoch are counted one by one up to this number */
 #define SAMPLE 64	/* then one in so many, a power of two */
 #define MAX_BURSTS 8192	/* distinct ones a container may have */
@@ -116,6 +129,8 @@ struct call_seen {
 	__u64 count;
 	__u32 first;
 	__u32 uid;
+	__u32 origin; /* enum origin, of who made it first */
+	__u32 pad;
 };
 
 struct burst_key {

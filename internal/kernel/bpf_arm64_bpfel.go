@@ -73,11 +73,13 @@ type bpfCallKey struct {
 }
 
 type bpfCallSeen struct {
-	_     structs.HostLayout
-	When  uint64
-	Count uint64
-	First uint32
-	Uid   uint32
+	_      structs.HostLayout
+	When   uint64
+	Count  uint64
+	First  uint32
+	Uid    uint32
+	Origin uint32
+	Pad    uint32
 }
 
 type bpfCellKey struct {
@@ -204,6 +206,20 @@ type bpfMarkKey struct {
 	Epoch uint32
 }
 
+type bpfOrigin uint32
+
+const (
+	bpfOriginORIGIN_UNKNOWN   bpfOrigin = 0
+	bpfOriginORIGIN_FILE      bpfOrigin = 1
+	bpfOriginORIGIN_VDSO      bpfOrigin = 2
+	bpfOriginORIGIN_WRITABLE  bpfOrigin = 3
+	bpfOriginORIGIN_FOREIGN   bpfOrigin = 4
+	bpfOriginORIGIN_MEMFD     bpfOrigin = 5
+	bpfOriginORIGIN_HEAP      bpfOrigin = 6
+	bpfOriginORIGIN_STACK     bpfOrigin = 7
+	bpfOriginORIGIN_ANONYMOUS bpfOrigin = 8
+)
+
 type bpfProp uint32
 
 const (
@@ -287,6 +303,7 @@ const (
 	bpfVarForGoEvent   = "for_go_event"
 	bpfVarForGoFlag    = "for_go_flag"
 	bpfVarForGoLoss    = "for_go_loss"
+	bpfVarForGoOrigin  = "for_go_origin"
 	bpfVarForGoProp    = "for_go_prop"
 	bpfVarMntNsKeys    = "mnt_ns_keys"
 	bpfVarNextCell     = "next_cell"
@@ -372,6 +389,7 @@ type bpfVariableSpecs struct {
 	ForGoEvent  *ebpf.VariableSpec `ebpf:"for_go_event"`
 	ForGoFlag   *ebpf.VariableSpec `ebpf:"for_go_flag"`
 	ForGoLoss   *ebpf.VariableSpec `ebpf:"for_go_loss"`
+	ForGoOrigin *ebpf.VariableSpec `ebpf:"for_go_origin"`
 	ForGoProp   *ebpf.VariableSpec `ebpf:"for_go_prop"`
 	MntNsKeys   *ebpf.VariableSpec `ebpf:"mnt_ns_keys"`
 	NextCell    *ebpf.VariableSpec `ebpf:"next_cell"`
@@ -438,6 +456,7 @@ type bpfVariables struct {
 	ForGoEvent  *ebpf.Variable `ebpf:"for_go_event"`
 	ForGoFlag   *ebpf.Variable `ebpf:"for_go_flag"`
 	ForGoLoss   *ebpf.Variable `ebpf:"for_go_loss"`
+	ForGoOrigin *ebpf.Variable `ebpf:"for_go_origin"`
 	ForGoProp   *ebpf.Variable `ebpf:"for_go_prop"`
 	MntNsKeys   *ebpf.Variable `ebpf:"mnt_ns_keys"`
 	NextCell    *ebpf.Variable `ebpf:"next_cell"`

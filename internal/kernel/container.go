@@ -63,6 +63,7 @@ type record struct {
 	when   uint64
 	epochs []epochCount
 	set    [8]uint64 // of a burst
+	origin uint8     // of a call
 }
 
 // add n to the count of an epoch.
@@ -86,6 +87,7 @@ func (r *record) has(epoch uint32) bool {
 // take what the kernel has of a call now. The kernel tells the exact epochs of the last 32; counts since the last peek
 // belong to the newest of them, but for one in each other.
 func (r *record) take(seen bpfCallSeen) {
+	r.origin = uint8(seen.Origin)
 	if seen.Count == r.total && seen.When == r.when {
 		return
 	}
@@ -190,7 +192,7 @@ func (c *container) traceCells(t *observe.Trace) map[uint32]int {
 		w := who{observe.Lane(k.Lane), observe.Role{Exe: c.exe(k), Generation: k.Generation}, k.Birth != 0}
 		call := syscalls.Call{ABI: syscalls.ABI(key.Abi), Nr: uint32(key.Nr)}
 		if have := seen[w][call]; have != nil {
-			both := &record{epochs: slices.Clone(have.epochs)}
+			both := &record{epochs: slices.Clone(have.epochs), origin: max(have.origin, r.origin)}
 			for _, e := range r.epochs {
 				both.add(e.epoch, uint64(e.count))
 			}
@@ -201,7 +203,7 @@ func (c *container) traceCells(t *observe.Trace) map[uint32]int {
 	for w := range byWho {
 		cell := observe.Cell{Lane: w.lane, Role: w.role, Birth: w.birth}
 		for call, r := range seen[w] {
-			cell.Calls = append(cell.Calls, observe.Seen{Call: call, Epochs: r.counts()})
+			cell.Calls = append(cell.Calls, observe.Seen{Call: call, Epochs: r.counts(), Origin: observe.Origin(r.origin)})
 		}
 		slices.SortFunc(cell.Calls, func(a, b observe.Seen) int { return compareCalls(a.Call, b.Call) })
 		t.Cells = append(t.Cells, cell)

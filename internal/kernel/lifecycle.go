@@ -243,6 +243,7 @@ func (o *Observer) account(c *container) observe.Account {
 		Recorded:       atomic.LoadUint64(&k.Recorded),
 		Drained:        uint64(len(c.calls)),
 		Gaps:           c.problems,
+		NoOrigins:      o.noOrigins,
 	}
 	for i, name := range lossNames {
 		if n := atomic.LoadUint32(&k.Lost[i]); n > 0 {

@@ -98,6 +98,8 @@ type Observer struct {
 	denials chan Denial
 	arrived chan Arrival
 
+	noOrigins string // why it is not known what memory calls come from
+
 	mu         sync.Mutex
 	links      attachments
 	containers map[ID]*container
@@ -128,6 +130,7 @@ func Open(log *slog.Logger) (*Observer, error) {
 	}
 	o := &Observer{
 		log:        log,
+		noOrigins:  noOrigins(),
 		denials:    make(chan Denial, 1024),
 		arrived:    make(chan Arrival, 1024),
 		containers: map[ID]*container{},

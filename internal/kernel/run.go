@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -24,8 +26,8 @@ const (
 	epochShare = 60
 	// A reload is marked as over after this time; the learner cuts it by novelty.
 	reloadWindow = 10 * time.Second
-	// Between two peeks passes this many times what one takes, so that many containers make epochs longer and not the
-	// CPU busier.
+	// Between two peeks passes this many times the CPU time that one takes, so that many containers make epochs longer and
+	// not the CPU busier.
 	peekRest = 20
 )
 
@@ -69,10 +71,11 @@ func (o *Observer) turn() error {
 		}
 	}
 	if len(due) > 0 {
-		if err := o.peek(); err != nil {
+		spent, err := cpuTime(o.peek)
+		if err != nil {
 			return err
 		}
-		o.rested = now + peekRest*(bootTime()-now)
+		o.rested = now + peekRest*spent
 	}
 	for _, c := range due {
 		stage := observe.Stage(atomic.LoadUint32(&o.shared.containers[c.index].Stage))
@@ -82,6 +85,22 @@ func (o *Observer) turn() error {
 		o.tick(c, stage)
 	}
 	return o.links.set(&o.objects, o.need())
+}
+
+// cpuTime that f takes. On a busy host that is little of the time that passes: a peek that had to wait for a CPU would make for
+// a rest, and so for epochs, of twenty times that.
+func cpuTime(f func() error) (time.Duration, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
+	err := f()
+	return threadTime() - before, err
+}
+
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // every kernel has it
+	return time.Duration(ts.Nano())
 }
 
 // readDenials until the ring is flushed: what the kernel told before that is handed on.

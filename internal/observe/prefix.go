@@ -22,7 +22,7 @@ func (t Trace) Until(epoch uint32) Trace {
 		until.Cells[i] = Cell{Lane: cell.Lane, Role: cell.Role, Birth: cell.Birth}
 		for _, seen := range cell.Calls {
 			if counts := before(seen.Epochs, epoch); len(counts) > 0 {
-				until.Cells[i].Calls = append(until.Cells[i].Calls, Seen{Call: seen.Call, Epochs: counts})
+				until.Cells[i].Calls = append(until.Cells[i].Calls, Seen{Call: seen.Call, Epochs: counts, Origin: seen.Origin})
 			}
 		}
 	}

@@ -83,6 +83,8 @@ func (e EpochCount) Count() uint64 { return e[1] }
 type Seen struct {
 	Call   syscalls.Call `json:"call"`
 	Epochs []EpochCount  `json:"epochs"` // ascending by epoch
+	// Origin is where the cell's first call of it came from; of several first ones, the worst.
+	Origin Origin `json:"origin,omitempty"`
 }
 
 // Cell is a set of calls kept apart: who made them.
@@ -137,6 +139,8 @@ type Account struct {
 	Drained  uint64 `json:"drained"`
 	// IOUring is true when the container set up an io_uring, whose operations no filter and no tracepoint sees.
 	IOUring bool `json:"io_uring,omitempty"`
+	// NoOrigins is why no Origin is known. No call is missing for that.
+	NoOrigins string `json:"no_origins,omitempty"`
 	// Cut is why observation ended before the container did, if that was not because enough had been seen.
 	Cut string `json:"cut,omitempty"`
 	// Gaps says in words what else is known to be missing while it was observed.

@@ -80,6 +80,9 @@ func (t Trace) validateCell(cell Cell) error {
 		if !knownCall(seen.Call) {
 			return fmt.Errorf("call %d: no such call %d of %s", i, seen.Call.Nr, seen.Call.ABI)
 		}
+		if seen.Origin > OriginAnonymous {
+			return fmt.Errorf("call %s: unknown origin %d", seen.Call, seen.Origin)
+		}
 		if err := t.validateCounts(seen.Epochs); err != nil {
 			return fmt.Errorf("call %s: %w", seen.Call, err)
 		}
