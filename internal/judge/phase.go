@@ -53,9 +53,11 @@ func otherRole(h *hearing) Vote {
 		who = "some role makes it, and this one is not known"
 	}
 	switch {
+	case h.known && h.risk.level > Ordinary:
+		// Roles are told apart so that a worker does not have what its master has.
 	case begun(h.q.Phase):
 		return Vote{Stance: For, Points: begunOutside, Why: who + ", and somebody outside made the service " + verb[h.q.Phase]}
-	case h.known && h.risk.level <= Ordinary:
+	case h.known:
 		return Vote{Stance: For, Points: elsewhere, Why: who}
 	}
 	return Vote{Why: who}
