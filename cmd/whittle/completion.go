@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/whittle-sec/whittle/internal/agent"
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/policy"
 )
 
@@ -58,6 +59,7 @@ func addCompletion(root *cobra.Command) {
 	}
 	choices := map[string][]string{
 		"phase": phases, "format": {"oci", "spo", "systemd"}, "lane": {"exec"}, "kind": agent.Kinds,
+		"without": judge.Names, "only": judge.Names,
 	}
 	root.InitDefaultCompletionCmd()
 	for _, noun := range root.Commands() {
