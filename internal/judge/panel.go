@@ -77,12 +77,13 @@ func check(names []string) {
 
 // hearing is a case while it is heard.
 type hearing struct {
-	q     Question
-	e     Evidence
-	t     *table // of the call's ABI; nil when the policy has none
-	role  roleSets
-	known bool // role is this asker's own
-	risk  risk
+	q      Question
+	e      Evidence
+	t      *table // of the call's ABI; nil when the policy has none
+	role   roleSets
+	known  bool // role is this asker's own, or that of the program it was forked from
+	forked bool // the latter
+	risk   risk
 }
 
 // Decide a case. The same question and evidence always get the same decision. docs/decisions/0010-the-panel.md has the rule.
@@ -91,7 +92,7 @@ func (p *Panel) Decide(q Question, e Evidence) Decision {
 	case q.Lane == observe.LaneRuntime:
 		// The plan lets it do everything. What claims to be the runtime and asks is not it.
 		return Decision{Why: "the runtime's own calls are not for the panel to judge"}
-	case q.Withheld:
+	case q.Withheld || p.withheld(q.Call):
 		return Decision{Why: "it was taken away: only a person gives it back",
 			Changed: []string{"if a person allowed it: " + p.command(q.Call)}}
 	}
@@ -117,7 +118,7 @@ func (p *Panel) Decide(q Question, e Evidence) Decision {
 func (p *Panel) hear(q Question, e Evidence) *hearing {
 	h := &hearing{q: q, e: e, t: p.tables[q.Call.ABI]}
 	if h.t != nil {
-		h.role, h.known = h.t.asker(q)
+		h.role, h.known, h.forked = h.t.asker(q)
 	}
 	h.risk = p.assess(h)
 	return h
@@ -151,11 +152,25 @@ func (h *hearing) once() string {
 		return "what was started from outside teaches the policy nothing"
 	case h.q.Lane != observe.LaneService || !h.known:
 		return "it is not known whose call it is"
+	case h.forked:
+		// A role with what was inferred and nothing else would be refused all that strangers may.
+		return "its program did not fork while it was learned, so there is no role to learn it for"
 	case h.q.Arguments || h.risk.byArgs:
 		// The policy would have the call with any arguments, and the next might be of another kind.
 		return "its arguments matter, and are looked at each time"
 	}
 	return ""
+}
+
+// withheld also says so where the asker has not been told.
+func (p *Panel) withheld(call syscalls.Call) bool {
+	t := p.tables[call.ABI]
+	if t == nil {
+		return false
+	}
+	_, withheld := t.calls.Withheld[call.Nr]
+	_, quarantined := t.calls.Quarantined[call.Nr]
+	return withheld || quarantined && !t.service.Has(call.Nr)
 }
 
 func (p *Panel) command(call syscalls.Call) string {

@@ -35,7 +35,10 @@ func phase(h *hearing) Vote {
 
 func sameRole(h *hearing) Vote {
 	when := h.role.when(h.q.Call.Nr)
+	now := h.role.does(h.q.Phase)
 	switch {
+	case h.forked && now.Has(h.q.Call.Nr) && h.risk.level <= Ordinary:
+		return Vote{Stance: For, Points: repeats, Why: "the program that it was forked from makes it " + when}
 	case begun(h.q.Phase):
 		return Vote{Stance: For, Points: repeats,
 			Why: "the role makes it " + when + ", and somebody outside made the service " + verb[h.q.Phase]}
@@ -53,7 +56,7 @@ func otherRole(h *hearing) Vote {
 		who = "some role makes it, and this one is not known"
 	}
 	switch {
-	case h.known && h.risk.level > Ordinary:
+	case h.risk.level > Ordinary:
 		// Roles are told apart so that a worker does not have what its master has.
 	case begun(h.q.Phase):
 		return Vote{Stance: For, Points: begunOutside, Why: who + ", and somebody outside made the service " + verb[h.q.Phase]}

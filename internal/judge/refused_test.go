@@ -200,6 +200,16 @@ func TestWhatIsNotJudged(t *testing.T) {
 	huge.Call.Nr = 1 << 31
 	runtime := asks(t, nginxWorker, policy.Run, "umask")
 	runtime.Lane = observe.LaneRuntime
+	for _, why := range []string{"withheld", "quarantined"} {
+		taken := learned(t, "nginx", "umask")
+		taken.ABIs[syscalls.X86_64].Withheld = map[uint32]string{nr(t, "umask"): "by root"}
+		if why == "quarantined" {
+			taken.ABIs[syscalls.X86_64].Withheld, taken.ABIs[syscalls.X86_64].Quarantined = nil, taken.ABIs[syscalls.X86_64].Withheld
+		}
+		if d := New(taken, certain{}).Decide(asks(t, nginxWorker, policy.Run, "umask"), everything()); d.Verdict != Refuse {
+			t.Errorf("%s: %s", why, strings.Join(d.Lines(), "\n"))
+		}
+	}
 	for name, q := range map[string]Question{"zero": {}, "withheld": withheld, "another architecture": i386, "a number without a name": unnamed,
 		"a number that no set holds": huge, "the runtime": runtime} {
 		if d := p.Decide(q, everything()); d.Verdict != Refuse || d.Why == "" {
@@ -223,6 +233,10 @@ func TestOnceAtMost(t *testing.T) {
 	nobody := asks(t, "", policy.Run, "umask")
 	arguments := asks(t, nginxMaster, policy.Run, "socket", 10, 1)
 	arguments.Arguments = true
+	child := asks(t, "/usr/bin/redis-server:1", policy.Run, "umask")
+	if d := New(learned(t, "redis"), certain{}).Decide(child, everything()); d.Verdict != Once {
+		t.Errorf("a child of who had none: %s", strings.Join(d.Lines(), "\n"))
+	}
 	for name, q := range map[string]Question{"exec": exec, "nobody": nobody, "arguments": arguments,
 		"arguments that matter": asks(t, nginxMaster, policy.Reload, "mprotect", 0, 4096, 3)} {
 		if d := p.Decide(q, everything()); d.Verdict != Once {

@@ -55,7 +55,7 @@ func (p *Panel) assess(h *hearing) risk {
 	}
 	r := risk{level: Harmless, why: "behind no known vulnerability, and not critical"}
 	if class := plan.Critical(call); class != "" {
-		r.level, r.why, r.network = h.classLevel(class), class, class == reachesOut
+		r.level, r.why, r.network = h.classLevel(call, class), class, class == reachesOut
 	}
 	if look := uses[call.String()]; look != nil {
 		if u, ok := look(call.ABI, h.q.Args); ok {
@@ -88,15 +88,18 @@ var knownCalls = sync.OnceValue(func() map[syscalls.ABI]syscalls.Set {
 	return all
 })
 
-func (h *hearing) classLevel(class string) Level {
-	switch class {
-	case startsProcesses, signals:
+func (h *hearing) classLevel(call syscalls.Call, class string) Level {
+	switch {
+	case class == startsProcesses || class == signals:
 		return Sensitive
-	case reachesOut:
+	case class == reachesOut && !backdoors[call.String()]:
 		return h.reaching()
 	}
 	return Grave
 }
+
+// backdoors are what a server makes at its boot, and when it is told to reload. Nobody but an intruder needs them often.
+var backdoors = map[string]bool{"bind": true, "listen": true}
 
 // reaching out is what a service does, if the role has to do with sockets at all. New ways for a role that uses none are
 // an intruder's.

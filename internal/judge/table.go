@@ -53,18 +53,25 @@ func newRoleSets(phases map[policy.Phase]syscalls.Set, birth syscalls.Set) (r ro
 	return r
 }
 
-// asker is what is known of who asks. The roles "?:0" and "?:1" are those of many programs.
-func (t *table) asker(q Question) (r roleSets, known bool) {
+// asker is what is known of who asks. The roles "?:0" and "?:1" are those of many programs. A fork of a program that did
+// not fork while it was learned is judged by what that program did: it runs the same code.
+func (t *table) asker(q Question) (r roleSets, known, forked bool) {
 	switch {
 	case q.Lane == observe.LaneExec:
-		return t.exec, true
+		return t.exec, true, false
 	case q.Lane != observe.LaneService || strings.HasPrefix(q.Role, "?:"):
-		return roleSets{}, false
+		return roleSets{}, false, false
 	case len(t.roles) == 0:
-		return t.whole, true
+		return t.whole, true, false
 	}
-	r, known = t.roles[q.Role]
-	return r, known
+	if r, known = t.roles[q.Role]; known {
+		return r, true, false
+	}
+	if path, ok := strings.CutSuffix(q.Role, ":1"); ok {
+		r, known = t.roles[path+":0"]
+		return r, known, known
+	}
+	return roleSets{}, false, false
 }
 
 // does is what the role does in a phase: what was learned of it, and what the phase repeats or goes on with.
