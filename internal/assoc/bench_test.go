@@ -64,7 +64,10 @@ func BenchmarkDay(b *testing.B) {
 			b.ReportAllocs()
 			var d dayOf
 			for b.Loop() {
-				d.most = max(d.most, peak(func() { d.run(b, days[name]()) }))
+				h := days[name]()
+				var m *Miner
+				d.most = max(d.most, peak(func() { m = d.run(b, h) }))
+				d.more(b, h, m)
 			}
 			n := float64(b.N)
 			b.ReportMetric(d.most, "peak-MB")
@@ -87,10 +90,11 @@ type dayOf struct {
 	rows, sets, rules                   int
 }
 
-func (d *dayOf) run(b *testing.B, h *host) {
+func (d *dayOf) run(b *testing.B, h *host) *Miner {
 	m := New(400)
-	for range 100 { // as they come: nobody has them all
-		bursts := h.bursts(day / 100)
+	bursts := make([]Bits, 1000)
+	for range day / len(bursts) { // as they come: nobody has them all
+		h.fill(bursts)
 		began, start := time.Now(), cpu(b)
 		for _, t := range bursts {
 			m.Add(t, 1)
@@ -98,11 +102,6 @@ func (d *dayOf) run(b *testing.B, h *host) {
 		d.adding += cpu(b) - start
 		d.wall += time.Since(began)
 	}
-	start := cpu(b)
-	if _, err := m.RulesFor(100, dayOptions); err != nil {
-		b.Fatal(err)
-	}
-	d.target += cpu(b) - start
 	began, start := time.Now(), cpu(b)
 	rules, err := m.Rules(dayOptions)
 	if err != nil {
@@ -111,8 +110,13 @@ func (d *dayOf) run(b *testing.B, h *host) {
 	d.mining += cpu(b) - start
 	d.wall += time.Since(began)
 	d.rows, d.sets, d.rules = m.Rows(), m.lattice.frequent, len(rules)
+	return m
+}
+
+// more measures 1000 bursts that are added, and one Then's rules from nothing.
+func (d *dayOf) more(b *testing.B, h *host, m *Miner) {
 	bursts := h.bursts(1000)
-	start = cpu(b)
+	start := cpu(b)
 	for _, t := range bursts {
 		m.Add(t, 1)
 	}
@@ -120,6 +124,12 @@ func (d *dayOf) run(b *testing.B, h *host) {
 		b.Fatal(err)
 	}
 	d.batch += cpu(b) - start
+	m.forget()
+	start = cpu(b)
+	if _, err := m.RulesFor(100, dayOptions); err != nil {
+		b.Fatal(err)
+	}
+	d.target += cpu(b) - start
 }
 
 // BenchmarkMiners compares with the oracles, on as many bursts as these can bear.

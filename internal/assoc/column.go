@@ -9,6 +9,11 @@ import "math/bits"
 // both is how many rows two columns share. b is at least as long as a.
 func both(a, b []uint64) (n int) {
 	b = b[:len(a)]
+	// Four at a time: the loop's own work is as much as the counting.
+	for len(a) >= 4 && len(b) >= 4 {
+		n += bits.OnesCount64(a[0]&b[0]) + bits.OnesCount64(a[1]&b[1]) + bits.OnesCount64(a[2]&b[2]) + bits.OnesCount64(a[3]&b[3])
+		a, b = a[4:], b[4:]
+	}
 	for i, w := range a {
 		n += bits.OnesCount64(w & b[i])
 	}
@@ -122,15 +127,24 @@ func (r *rows) columns(have [][]uint64, items []uint16) {
 	}
 }
 
-// transpose a matrix of 64×64 bits (H. S. Warren, Hacker's Delight, 2nd ed., §7-3).
+// transpose a matrix of 64×64 bits (H. S. Warren, Hacker's Delight, 2nd ed., §7-3). The steps are inlined, each with its
+// distance as a constant.
 func transpose(m *[64]uint64) {
-	mask := uint64(1)<<32 - 1
-	for j := 32; j != 0; j >>= 1 {
-		for k := 0; k < 64; k = (k + j + 1) &^ j {
-			t := (m[k&63]>>(j&63) ^ m[(k+j)&63]) & mask
-			m[k&63] ^= t << (j & 63)
-			m[(k+j)&63] ^= t
+	exchange(m, 32, 0x00000000ffffffff)
+	exchange(m, 16, 0x0000ffff0000ffff)
+	exchange(m, 8, 0x00ff00ff00ff00ff)
+	exchange(m, 4, 0x0f0f0f0f0f0f0f0f)
+	exchange(m, 2, 0x3333333333333333)
+	exchange(m, 1, 0x5555555555555555)
+}
+
+func exchange(m *[64]uint64, j int, mask uint64) {
+	for i := 0; i < 64; i += 2 * j {
+		for k := i; k < i+j; k++ {
+			a, b := &m[k&63], &m[(k+j)&63]
+			t := (*a>>(j&63) ^ *b) & mask
+			*a ^= t << (j & 63)
+			*b ^= t
 		}
-		mask ^= mask << (j >> 1 & 63)
 	}
 }

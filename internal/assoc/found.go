@@ -119,28 +119,36 @@ func (m *Miner) Rules(o Options) ([]Rule, error) {
 	return m.rules(l, o, func(uint16) bool { return true })
 }
 
-// rules for what is wanted as Then.
+// rules for what is wanted as Then. They are counted first: a slice that grew would be in memory more than once.
 func (m *Miner) rules(l *lattice, o Options, wanted func(then uint16) bool) ([]Rule, error) {
-	var found []foundRule
-	items, left := make([]uint16, 0, MaxLen), make([]uint16, 0, MaxLen)
-	err := l.each(o, func(ranks []uint16, all node) {
+	n := 0
+	if err := l.eachRule(o, wanted, func([]uint16, uint16, node, node) { n++ }); err != nil {
+		return nil, err
+	}
+	found := make([]foundRule, 0, n)
+	items := make([]uint16, 0, MaxLen)
+	err := l.eachRule(o, wanted, func(ranks []uint16, then uint16, all, left node) {
+		items = l.itemsOf(items[:0], ranks)
+		found = append(found, foundRule{ruleKey(then, items), all, left})
+	})
+	return m.told(found), err
+}
+
+// eachRule that holds, in no order that means anything.
+func (l *lattice) eachRule(o Options, wanted func(then uint16) bool, do func(ranks []uint16, then uint16, all, left node)) error {
+	without := make([]uint16, 0, MaxLen)
+	return l.each(o, func(ranks []uint16, all node) {
 		for i, rank := range ranks {
 			if len(ranks) == 1 || !wanted(l.items[rank]) {
 				continue
 			}
-			left = append(append(left[:0], ranks[:i]...), ranks[i+1:]...)
-			without := l.lookup(left)
-			if share(all.weight, without.weight) < o.MinConfidence {
-				continue
+			without = append(append(without[:0], ranks[:i]...), ranks[i+1:]...)
+			left := l.lookup(without)
+			if share(all.weight, left.weight) >= o.MinConfidence {
+				do(without, l.items[rank], all, left)
 			}
-			items = l.itemsOf(items[:0], left)
-			found = append(found, foundRule{ruleKey(l.items[rank], items), all, without})
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	return m.told(found), nil
 }
 
 // told are the rules in their order.

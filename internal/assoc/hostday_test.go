@@ -73,8 +73,9 @@ func (h *host) burst() (b Bits) {
 	return b
 }
 
-func (h *host) bursts(n int) []Bits {
-	out := make([]Bits, n)
+func (h *host) bursts(n int) []Bits { return h.fill(make([]Bits, n)) }
+
+func (h *host) fill(out []Bits) []Bits {
 	for i := range out {
 		out[i] = h.burst()
 	}

@@ -10,35 +10,32 @@ type order struct {
 	rank  []uint16 // by item
 }
 
-// ranked are all rows again, with the columns in the order of ranks instead of items, for the ranks from first on: the
-// rarer an item, the lower its rank, the fewer rows have it, and the more items come after it.
+// ranked are all rows again, of the frequent items only, in the order of ranks instead of items: the rarer an item, the
+// lower its rank, the fewer rows have it, and the more items come after it. Rows are kept word by word, the first words of all
+// rows before the second ones: most of what is read are the last 64 ranks, which are the last word.
 type ranked struct {
 	from  *rows
-	cols  [][]uint64 // by rank from first on
-	words int
-	rows  []uint64 // words to a row
+	cols  [][]uint64 // by rank
+	words [][]uint64 // by place/64 and row
+	pad   int        // places before the first rank, so that the last word is full
 }
 
 // rankRows reads columns of items in the order of their ranks and writes rows of them.
 func rankRows(r *rows, cols [][]uint64) *ranked {
-	out := &ranked{from: r, cols: cols, words: (len(cols) + 63) / 64}
+	out := &ranked{from: r, cols: cols, pad: -len(cols) & 63}
 	blocks := (r.n + 63) / 64
-	out.rows = make([]uint64, blocks*64*out.words)
-	var block [64]uint64
-	for at := range blocks {
-		for word := range out.words {
-			some := cols[word*64 : min(word*64+64, len(cols))]
+	for place := 0; place < len(cols)+out.pad; place += 64 {
+		rows := make([]uint64, blocks*64)
+		from := max(place-out.pad, 0)
+		some := cols[from : place-out.pad+64]
+		for at := range blocks {
+			block := (*[64]uint64)(rows[at*64:])
 			for i, col := range some {
-				block[i] = col[at]
+				block[(from+i+out.pad)&63] = col[at]
 			}
-			clear(block[len(some):])
-			transpose(&block)
-			to := at*64*out.words + word
-			for i := range block {
-				out.rows[to] = block[i]
-				to += out.words
-			}
+			transpose(block)
 		}
+		out.words = append(out.words, rows)
 	}
 	return out
 }
@@ -116,14 +113,16 @@ func (g *gathering) row(id int) {
 func (g *gathering) write() {
 	var block [64]uint64
 	cols := g.projection.cols
-	for word := g.first / 64; word < g.words; word++ {
+	for word := (g.first + g.pad) / 64; word < len(g.words); word++ {
+		rows := g.words[word]
 		for i, id := range g.ids[:g.have] {
-			block[i] = g.rows[int(id)*g.words+word]
+			block[i&63] = rows[id]
 		}
 		clear(block[g.have:])
 		transpose(&block)
-		for rank := max(word*64, g.first); rank < min(word*64+64, len(cols)); rank++ {
-			cols[rank][g.done] = block[rank%64]
+		from, to := max(word*64-g.pad, g.first), word*64-g.pad+64
+		for i, col := range cols[from:to] {
+			col[g.done] = block[(from+i+g.pad)&63]
 		}
 	}
 	g.have = 0
