@@ -11,6 +11,7 @@ func catalogue() []func() []Service {
 		brokers,
 		interpreters,
 		mail,
+		transfers,
 	}
 }
 

@@ -98,11 +98,14 @@ func written(name, text string) do {
 }
 
 // contains waits until a file has a text in it.
-func contains(name, want string) do {
-	return eventually(func(_ context.Context, i *Instance) error {
+func contains(name, want string) do { return eventually(holds(name, want)) }
+
+// holds is contains without waiting.
+func holds(name, want string) do {
+	return func(_ context.Context, i *Instance) error {
 		text, err := os.ReadFile(i.Path(name))
 		return wants(name, string(text), want, err)
-	})
+	}
 }
 
 // rotation renames a log, signals, and uses the service until there is something in the new log.
