@@ -22,18 +22,20 @@ var beyond = []struct{ calls, functions string }{
 		pthread_rwlock_timedwrlock pthread_barrier_wait pthread_barrier_destroy pthread_once pthread_spin_lock
 		sem_wait sem_timedwait sem_clockwait sem_post pthread_join pthread_timedjoin_np pthread_tryjoin_np
 		cnd_wait cnd_timedwait cnd_signal cnd_broadcast mtx_lock mtx_timedlock mtx_unlock call_once thrd_join
-		__cxa_guard_acquire __cxa_guard_release pthread_mutex_destroy pthread_mutex_trylock pthread_exit`},
+		__cxa_guard_acquire __cxa_guard_release pthread_mutex_destroy pthread_mutex_trylock pthread_mutex_init
+		pthread_mutex_setprioceiling pthread_exit pthread_rwlock_tryrdlock pthread_rwlock_trywrlock
+		pthread_rwlock_clockrdlock pthread_rwlock_clockwrlock lll_lock_wait_private lll_lock_wake_private`},
 
 	// Processes and threads.
-	{"fork clone rseq set_robust_list", "fork _Fork __libc_fork"},
+	{"fork clone rseq set_robust_list", "fork Fork"},
 	{"vfork clone", "vfork"},
-	{"clone clone3 vfork execve wait4 rt_sigprocmask rt_sigaction mmap munmap", "posix_spawn posix_spawnp"},
-	{"clone clone3 vfork execve wait4 rt_sigprocmask rt_sigaction mmap munmap", "system __libc_system"},
+	{"clone exit", "clone"},
+	{"clone clone3 vfork execve wait4 rt_sigprocmask rt_sigaction mmap munmap", "posix_spawn posix_spawnp system"},
 	{"clone clone3 vfork execve pipe2 pipe fcntl close dup2 wait4 rt_sigprocmask rt_sigaction mmap munmap", "popen _IO_popen _IO_proc_open"},
 	{"wait4 close", "pclose _IO_proc_close"},
 	{"clone fork setsid open openat dup2 dup3 close newfstatat fstat exit_group", "daemon"},
 	{"clone setsid setpgid open openat dup2 dup3 ioctl close", "forkpty login_tty"},
-	{"clone clone3 mmap munmap mprotect set_robust_list rseq rt_sigprocmask rt_sigaction madvise exit sched_setaffinity sched_setscheduler futex gettid", `
+	{"clone clone3 mmap munmap mprotect set_robust_list rseq rt_sigprocmask rt_sigaction madvise exit sched_setaffinity sched_setscheduler sched_getparam sched_getscheduler futex gettid", `
 		pthread_create thrd_create _ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE`},
 	{"execve", "execv execvp execvpe execl execlp execle"},
 	{"execve execveat", "fexecve"},
@@ -92,7 +94,7 @@ var beyond = []struct{ calls, functions string }{
 	{"clock_gettime clock_gettime64", "clock_gettime timespec_get clock ftime"},
 	{"gettimeofday clock_gettime clock_gettime64", "gettimeofday _ZNSt6chrono3_V212system_clock3nowEv _ZNSt6chrono3_V212steady_clock3nowEv"},
 	{"time clock_gettime clock_gettime64", "time"},
-	{"clock_getres clock_getres_time64", "clock_getres timespec_getres"},
+	{"clock_getres clock_getres_time64", "clock_getres timespec_getres clock_getcpuclockid pthread_getcpuclockid"},
 	{"getcpu", "sched_getcpu getcpu"},
 	{"clock_settime clock_settime64", "clock_settime stime settimeofday"},
 	{"settimeofday", "settimeofday"},
@@ -165,7 +167,7 @@ var beyond = []struct{ calls, functions string }{
 	{"unlink unlinkat", "shm_unlink sem_unlink"},
 	{"open openat mmap mmap2 munmap write link linkat unlink unlinkat newfstatat fstat lstat getrandom close", "sem_open"},
 	{"munmap", "sem_close"},
-	{"mq_open", "mq_open"},
+	{"mq_open", "mq_open"}, {"close", "mq_close"}, {"mlock2 mlock", "mlock2"},
 	{"mq_timedsend mq_timedsend_time64", "mq_send mq_timedsend"},
 	{"mq_timedreceive mq_timedreceive_time64", "mq_receive mq_timedreceive"},
 	{"mq_notify socket recvfrom", "mq_notify"},
@@ -177,7 +179,7 @@ var beyond = []struct{ calls, functions string }{
 		printf fprintf vprintf vfprintf dprintf vdprintf puts fputs fputs_unlocked putc fputc putchar fwrite
 		fwrite_unlocked fflush fflush_unlocked perror psignal psiginfo putc_unlocked putchar_unlocked putw
 		wprintf fwprintf vfwprintf vwprintf fputwc fputws putwc warn warnx vwarn vwarnx err errx verr verrx error error_at_line
-		__overflow _IO_putc _IO_puts _IO_file_write __printf_chk __fprintf_chk __vfprintf_chk fcloseall
+		__overflow _IO_putc _IO_puts _IO_file_write __printf_chk __fprintf_chk __vfprintf_chk fcloseall herror
 		backtrace_symbols_fd _IO_do_write _IO_file_overflow _IO_file_xsputn
 		_ZSt16__ostream_insertIcSt11char_traitsIcEERSt13basic_ostreamIT_T0_ES6_PKS3_l _ZNSo5flushEv _ZNSo3putEc _ZNSo5writeEPKcl`},
 	{"newfstatat fstat ioctl", "printf puts fputs fwrite fread fgets fopen getc fgetc putchar fputc getline setlinebuf"},
@@ -186,7 +188,7 @@ var beyond = []struct{ calls, functions string }{
 		scanf fscanf vscanf vfscanf __isoc99_scanf __isoc99_fscanf __isoc23_scanf __isoc23_fscanf __isoc99_vfscanf
 		__isoc23_vfscanf getline getdelim getw fgetwc fgetws getwc wscanf fwscanf __uflow _IO_getc _IO_file_read
 		_IO_file_underflow _IO_file_xsgetn`},
-	{"lseek _llseek", "lseek lseek64 fseek fseeko fseeko64 ftell ftello ftello64 rewind fgetpos fsetpos fgetpos64 fsetpos64 fflush fclose"},
+	{"lseek _llseek", "lseek lseek64 llseek fseek fseeko fseeko64 ftell ftello ftello64 rewind fgetpos fsetpos fgetpos64 fsetpos64 fflush fclose"},
 	{"pread64", "pread pread64"},
 	{"pwrite64", "pwrite pwrite64"},
 	{"preadv", "preadv preadv64"},

@@ -4,7 +4,6 @@ package elfcalls
 
 import (
 	"debug/elf"
-	"errors"
 	"fmt"
 
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -29,17 +28,19 @@ type scanner struct {
 // readCode of the segments that are executable.
 func (c *Calls) readCode(src *source, f *image) error {
 	s := scanner{abi: f.abi, known: syscalls.Known(f.abi)}
-	buf := make([]byte, 0, lookBack+window)
+	buf := make([]byte, 0, lookBack+min(window, src.size))
 	var err error
 	for _, seg := range f.segments {
 		if seg.kind != uint32(elf.PT_LOAD) || seg.flags&uint32(elf.PF_X) == 0 {
 			continue
 		}
-		err = errors.Join(err, s.segment(src, seg, buf))
+		if err = s.segment(src, seg, buf); err != nil {
+			break // the file is cut, or hostile
+		}
 	}
 	c.Sites = s.sites
-	if s.unnamed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d system call instructions whose number is not next to them", s.unnamed))
+	if err == nil && s.unnamed > 0 {
+		err = fmt.Errorf("%d system call instructions whose number is not next to them", s.unnamed)
 	}
 	return err
 }

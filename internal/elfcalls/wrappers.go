@@ -88,12 +88,12 @@ func multiplexed(abi syscalls.ABI, set *syscalls.Set) {
 }
 
 // find the function that an imported name means. The C libraries have the same function under further names: __read_chk
-// (fortified), open64 and mmap64 (large files), __open64_2, __fork, clock_gettime64 and __nanosleep_time64 (i386).
+// (fortified), open64 and mmap64 (large files), __open64_2, __fork, __libc_pread, clock_gettime64 and __nanosleep_time64 (i386).
 func (w wrappers) find(name []byte) (wrapper, bool) {
 	if found, ok := w[string(name)]; ok {
 		return found, true
 	}
-	name = bytes.TrimLeft(name, "_")
+	name = bytes.TrimPrefix(bytes.TrimLeft(name, "_"), []byte("libc_"))
 	for _, suffix := range []string{"_chk", "_2", "_nocancel", "_time64", "64", "_cancel"} {
 		if found, ok := w[string(name)]; ok {
 			return found, true

@@ -8,6 +8,10 @@ import (
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
+// near is how many bytes may lie between the load of a number and a system call whatever comes after it: three loads of
+// arguments. The number 0 is not believed so far away: registers are cleared everywhere.
+const near = 16
+
 // scanX86 looks for "syscall" (0f 05), on i386 for "int $0x80" (cd 80). These bytes may also be a part of another
 // instruction; a number that is loaded right before them hardly ever is.
 func (s *scanner) scanX86(code []byte, seen int) {
@@ -31,7 +35,7 @@ func (s *scanner) scanX86(code []byte, seen int) {
 		// Whole in what was seen: counted then.
 		if at+2 > seen {
 			nr, gap, ok := loadedEAX(code[max(last, at-lookBack):at])
-			if (ok && gap == 0) || plausible(code[at+2:]) {
+			if (ok && (gap == 0 || (gap <= near && nr != 0))) || plausible(code[at+2:]) {
 				s.found(nr&^syscalls.X32Flag, ok)
 			}
 		}
