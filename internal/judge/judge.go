@@ -30,7 +30,8 @@ type Question struct {
 	Role  string // "PATH:GENERATION", "" when not known
 	Birth bool
 	// Refusal is why the plan refuses. Arguments: the call itself may be made then, but not with these arguments.
-	// Withheld: a person or the poisoning guard took it away; the panel never gives it back.
+	// Withheld: a person took it away; the panel never gives it back. What is quarantined is judged as if it had never
+	// been seen, and needs a point more.
 	Refusal   string
 	Novel     bool
 	Arguments bool

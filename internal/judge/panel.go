@@ -169,8 +169,7 @@ func (p *Panel) withheld(call syscalls.Call) bool {
 		return false
 	}
 	_, withheld := t.calls.Withheld[call.Nr]
-	_, quarantined := t.calls.Quarantined[call.Nr]
-	return withheld || quarantined && !t.service.Has(call.Nr)
+	return withheld
 }
 
 func (p *Panel) command(call syscalls.Call) string {

@@ -14,9 +14,10 @@ import (
 type risk struct {
 	level   Level
 	why     string
-	cves    int  // that it re-opens
-	byArgs  bool // the arguments made the level what it is
-	network bool // it makes a new way to the network
+	cves    int    // that it re-opens
+	byArgs  bool   // the arguments made the level what it is
+	network bool   // it makes a new way to the network
+	doubt   string // why it is quarantined
 }
 
 // several CVEs that a call re-opens are worth as much evidence as a change of rights.
@@ -37,11 +38,25 @@ func (r risk) vote() Vote {
 	if need[r.level] == 1 {
 		points = "point"
 	}
-	return Vote{Why: fmt.Sprintf("%v, asks for %d %s: %s", r.level, need[r.level], points, r.why)}
+	v := Vote{Why: fmt.Sprintf("%v, asks for %d %s: %s", r.level, need[r.level], points, r.why)}
+	if r.doubt != "" {
+		v.Stance = Against
+		v.Why += "; and for one more, as it is quarantined: " + r.doubt
+	}
+	return v
 }
 
-// assess a call for this policy and asker. What nobody can tell anything about is forbidden.
+// assess a call for this policy and asker.
 func (p *Panel) assess(h *hearing) risk {
+	r := p.level(h)
+	if h.t != nil && !h.t.service.Has(h.q.Call.Nr) {
+		r.doubt = h.t.calls.Quarantined[h.q.Call.Nr]
+	}
+	return r
+}
+
+// level of a call. What nobody can tell anything about is forbidden.
+func (p *Panel) level(h *hearing) risk {
 	call := h.q.Call
 	switch {
 	case h.t == nil:
