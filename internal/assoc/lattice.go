@@ -89,16 +89,35 @@ func (l *lattice) mine(r *rows, cols [][]uint64) error {
 	// The ranked rows begin with the first frequent item; ranks here are less by that.
 	byRank := rankRows(r, some)
 	walk := &walk{lattice: l, base: ranks, bitmaps: make([][]uint64, l.maxLen)}
-	walk.reserve(byRank)
+	whole := &view{weigher: *r.weigher(), cols: some}
+	part := &projection{}
+	part.reserve(byRank)
 	l.root.kids = make([]*class, len(l.root.nodes))
 	for i := range len(ranks) - 1 {
-		walk.project(byRank, i, i+1)
-		l.root.kids[ranks[i]] = walk.class(nil, walk.after(i), 2)
+		var rows []uint64
+		if l.apart(int(l.root.nodes[ranks[i]].rows), r.n, len(ranks)-1-i) {
+			part.project(byRank, i, i+1)
+			walk.view = &part.view
+		} else {
+			rows, walk.view = some[i], whole
+		}
+		l.root.kids[ranks[i]] = walk.class(rows, walk.after(i), 2)
 		if l.frequent > l.limit {
 			return ErrTooMany
 		}
 	}
 	return nil
+}
+
+// apart reports whether a projection of n of all rows saves more than it costs, where further items can follow: the rarer the
+// item, and the more sets there are to count. A row in a projection costs about what 24 words do that are counted.
+func (l *lattice) apart(n, all, further int) bool {
+	sets, choose := 0.0, 1.0
+	for k := range min(l.maxLen-1, further) {
+		choose = choose * float64(further-k) / float64(k+1)
+		sets += choose
+	}
+	return sets*float64(all-n)/64 > 24*float64(n)
 }
 
 // often are the ranks of the frequent nodes.
@@ -115,13 +134,13 @@ func (l *lattice) often(nodes []node) []uint16 {
 // walk down from one item.
 type walk struct {
 	*lattice
-	projection
-	base    []uint16   // frequent ranks of the root, which the projection numbers from 0
+	*view
+	base    []uint16   // frequent ranks of the root, which the view numbers from 0
 	bitmaps [][]uint64 // by depth
 	seq     []uint16
 }
 
-// after i, the projection's ranks.
+// after i, the view's ranks.
 func (w *walk) after(i int) []uint16 {
 	w.seq = w.seq[:0]
 	for j := i + 1; j < len(w.base); j++ {
@@ -130,7 +149,7 @@ func (w *walk) after(i int) []uint16 {
 	return w.seq
 }
 
-// class of the set whose rows are given (nil: all rows of the projection), with each of some further items; depth is how
+// class of the set whose rows are given (nil: all rows of the view), with each of some further items; depth is how
 // many items the sets of the class have.
 func (w *walk) class(rows []uint64, further []uint16, depth int) *class {
 	c := &class{nodes: make([]node, len(further))}

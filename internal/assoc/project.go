@@ -43,10 +43,15 @@ func rankRows(r *rows, cols [][]uint64) *ranked {
 // projection is the columns of the rows that have one item, without the other rows: the columns are as short as the item
 // is rare. It is used again for the next item.
 type projection struct {
-	weigher
-	n     int        // rows
-	cols  [][]uint64 // by rank; nil for the ranks before
+	view
+	n     int // rows
 	arena []uint64
+}
+
+// view of rows by their columns.
+type view struct {
+	weigher
+	cols [][]uint64 // by rank; nil for the ranks before
 }
 
 // reserve memory for the largest of the projections, so that it is not asked for at each that is larger than those before.
