@@ -16,6 +16,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -104,9 +105,13 @@ func newEventFollow(a *app) *cobra.Command {
 	}
 }
 
-// printEvent on one line. Its text holds names that containers chose.
+// printEvent on one line. Its text holds names that containers chose. Of a judged call there is more to be seen.
 func printEvent(w io.Writer, e api.Event) error {
-	_, err := fmt.Fprintf(w, "%s  %-9s  %s\n", e.Time.Local().Format(time.DateTime), e.Kind, oneLine(e.Text))
+	text := oneLine(e.Text)
+	if e.Kind == judge.KindJudged {
+		text += fmt.Sprintf(" (whittle event show %d)", e.ID)
+	}
+	_, err := fmt.Fprintf(w, "%s  %-9s  %s\n", e.Time.Local().Format(time.DateTime), e.Kind, text)
 	return err
 }
 
