@@ -9,13 +9,14 @@ import (
 )
 
 // scanARM64 looks for "svc #0" with a "mov w8, #imm" or "mov x8, #imm" before it.
-func (s *scanner) scanARM64(code []byte, seen int) {
+func (s *scanner) scanARM64(code []byte, seen int, addr uint64) {
 	const svc = 0xd4000001
 	for at := seen &^ 3; at+4 <= len(code); at += 4 {
 		if le.Uint32(code[at:]) != svc {
 			continue
 		}
-		s.found(loadedX8(code[max(0, at-lookBack):at]))
+		nr, ok := loadedX8(code[max(0, at-lookBack):at])
+		s.found(nr, ok, addr+uint64(at))
 	}
 }
 

@@ -166,7 +166,10 @@ func (f *image) countSymbols(src *source, d dynamic, limit uint64) (uint64, erro
 		return uint64(le.Uint32(head[4:])), nil // nchain
 	}
 	if at, ok := d.tags[elf.DT_GNU_HASH]; ok {
-		return f.countGNU(src, at, limit)
+		count, err := f.countGNU(src, at, limit)
+		if count > 0 || err != nil {
+			return count, err
+		}
 	}
 	// Nothing says so, but every linker puts the strings right behind the symbols.
 	if first, next := d.tags[elf.DT_SYMTAB], d.tags[elf.DT_STRTAB]; first < next {
@@ -176,7 +179,8 @@ func (f *image) countSymbols(src *source, d dynamic, limit uint64) (uint64, erro
 }
 
 // countGNU finds the last symbol of the GNU hash table: it ends the chain of the bucket that begins last. Symbols that
-// are not in the table come before those that are.
+// are not in the table come before those that are. 0: it is empty, as in a program that gives nothing to its libraries,
+// and tells nothing.
 func (f *image) countGNU(src *source, at, limit uint64) (uint64, error) {
 	head, err := f.readAddr(src, at, 16)
 	if err != nil {
@@ -200,7 +204,7 @@ func (f *image) countGNU(src *source, at, limit uint64) (uint64, error) {
 		last = max(last, uint64(le.Uint32(table)))
 	}
 	if last < first {
-		return first, nil // every bucket is empty
+		return 0, nil
 	}
 	at += buckets * 4
 	at += (last - first) * 4

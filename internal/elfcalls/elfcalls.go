@@ -58,16 +58,18 @@ func Read(r io.ReaderAt, size int64, l Limits) (Calls, error) {
 	dyn, err := f.dynamic(src)
 	note("dynamic section", err)
 	c.Static = !f.interp && dyn.needed == 0 && err == nil
+	var slots []uint64
 	if len(dyn.tags) > 0 {
 		indirect, err := c.readImports(src, f, dyn, l)
 		note("imports", err)
 		if indirect != 0 {
-			notes = append(notes, "it imports syscall, which makes any call by its number")
+			slots, err = f.slots(src, dyn, indirect)
+			note("calls of syscall", err)
 		}
 	}
 	// Who is a C library is not asked for its calls.
 	if !c.CLibrary {
-		note("code", c.readCode(src, f))
+		note("code", c.readCode(src, f, slots))
 	}
 	c.Partial = strings.Join(notes, "; ")
 	return c, nil

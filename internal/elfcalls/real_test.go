@@ -185,9 +185,38 @@ func TestStaticGo(t *testing.T) {
 				t.Errorf("%s: no %s in %q", arch, name, c.Sites.Names(abi))
 			}
 		}
-		if !strings.Contains(c.Partial, "not next to") {
-			t.Errorf("%s: partial is %q", arch, c.Partial)
+		// What it calls through package syscall is found by its callers, on x86-64.
+		if arch == "arm64" {
+			if !strings.Contains(c.Partial, "not next to") {
+				t.Errorf("%s: partial is %q", arch, c.Partial)
+			}
+			continue
 		}
+		for name, want := range map[string]bool{"unshare": true, "mount": true, "bpf": false, "setns": false, "reboot": false} {
+			if nr, _ := syscalls.Number(abi, name); c.Sites.Has(nr) != want {
+				t.Errorf("%s: %s is %v in %q", arch, name, !want, c.Sites.Names(abi))
+			}
+		}
+	}
+}
+
+// syscall(2) is traced to its callers, however the linker makes the call.
+func TestCallsOfSyscall(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Log("the code is for x86-64")
+		return
+	}
+	const source = "#define _GNU_SOURCE\n#include <unistd.h>\n" +
+		"int main(int c, char **v) { long r = syscall(272, 0); r += syscall(321, c, v, 9); return r + syscall(39); }"
+	for _, flags := range [][]string{{"-O2"}, {"-O0"}, {"-O1", "-fno-plt"}, {"-O1", "-fcf-protection=full", "-Wl,-z,ibtplt"}, {"-O1", "-no-pie"}, {"-O1", "-s"}} {
+		c := read(t, build(t, source, flags...))
+		if got, want := c.Sites.Names(c.ABI), []string{"bpf", "unshare"}; !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) || len(got) > 3 {
+			t.Errorf("%v: syscall makes %q, want %q and getpid; %s", flags, got, want, c.Partial)
+		}
+	}
+	const passes = "#define _GNU_SOURCE\n#include <unistd.h>\nint main(int c, char **v) { return syscall(c); }"
+	if c := read(t, build(t, passes, "-O0")); c.Partial == "" || !c.Sites.Empty() {
+		t.Errorf("a number from elsewhere: %q, %q", c.Sites.Names(c.ABI), c.Partial)
 	}
 }
 

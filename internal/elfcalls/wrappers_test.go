@@ -97,7 +97,7 @@ func TestTableAgainstLibc(t *testing.T) {
 			t.Fatalf("%s: %v", symbol.Name, err)
 		}
 		s := scanner{abi: abi, known: syscalls.Known(abi)}
-		s.scan(code, 0)
+		s.scan(code, 0, 0)
 		if s.sites.Empty() {
 			continue
 		}

@@ -9,12 +9,12 @@ import (
 )
 
 // near is how many bytes may lie between the load of a number and a system call whatever comes after it: three loads of
-// arguments. The number 0 is not believed so far away: registers are cleared everywhere.
-const near = 16
+// arguments. Of numbers below rare that is not believed: 0 and 1 are loaded everywhere.
+const near, rare = 16, 16
 
 // scanX86 looks for "syscall" (0f 05), on i386 for "int $0x80" (cd 80). These bytes may also be a part of another
 // instruction; a number that is loaded right before them hardly ever is.
-func (s *scanner) scanX86(code []byte, seen int) {
+func (s *scanner) scanX86(code []byte, seen int, addr uint64) {
 	first, second := byte(0x0f), byte(0x05)
 	if s.abi == syscalls.I386 {
 		first, second = 0xcd, 0x80
@@ -35,8 +35,8 @@ func (s *scanner) scanX86(code []byte, seen int) {
 		// Whole in what was seen: counted then.
 		if at+2 > seen {
 			nr, gap, ok := loadedEAX(code[max(last, at-lookBack):at])
-			if (ok && (gap == 0 || (gap <= near && nr != 0))) || plausible(code[at+2:]) {
-				s.found(nr&^syscalls.X32Flag, ok)
+			if (ok && (gap == 0 || (gap <= near && nr >= rare))) || plausible(code[at+2:]) {
+				s.found(nr&^syscalls.X32Flag, ok, addr+uint64(at))
 			}
 		}
 		last = at + 2
