@@ -29,6 +29,9 @@ func (p *Panel) association(h *hearing) Vote {
 	case h.t == nil || !h.known:
 		return Vote{Why: "what the asker does is not known"}
 	}
+	if h.placed() {
+		return Vote{Why: "the policy knows when and by whom the call is made, and what others do does not change that"}
+	}
 	did := h.role.does(h.q.Phase)
 	found := p.memory.best(p.rules, h.q.Call, did)
 	points := found.points
@@ -61,6 +64,16 @@ func strength(r Rule) int {
 		return weakRule
 	}
 	return 0
+}
+
+// placed reports whether the policy has the call for others than this role, or for another phase if it is grave. Rules know
+// neither: who accepts connections has listened, some time, some process of it.
+func (h *hearing) placed() bool {
+	nr := h.q.Call.Nr
+	if !h.t.service.Has(nr) || h.risk.level < Sensitive {
+		return false
+	}
+	return h.risk.level >= Grave || !h.role.all.Has(nr)
 }
 
 // found is the answer of Associations, and what it is worth. The rule is shared by all who get it.

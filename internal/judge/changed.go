@@ -2,7 +2,11 @@
 
 package judge
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/whittle-sec/whittle/internal/observe"
+)
 
 // changes are what might have been known besides, each as the vote that a judge would have given.
 var changes = []struct {
@@ -30,7 +34,7 @@ func (p *Panel) changed(h *hearing, d Decision, asked terms) (words []string) {
 		seen[i] = d.Verdict
 	}
 	for _, c := range changes {
-		if p.absent[c.judge] || c.judge == byPhase && begun(h.q.Phase) {
+		if p.absent[c.judge] || !h.open(c.judge) {
 			continue
 		}
 		if v := with(d, asked, c.judge, c.vote); v > seen[c.judge] {
@@ -50,6 +54,17 @@ func (p *Panel) changed(h *hearing, d Decision, asked terms) (words []string) {
 		}
 	}
 	return words
+}
+
+// open reports whether the judge might have said something else of this question with more evidence.
+func (h *hearing) open(judge int) bool {
+	switch judge {
+	case byPhase:
+		return !begun(h.q.Phase) && !h.q.Arguments && h.q.Lane != observe.LaneExec && !h.t.service.Has(h.q.Call.Nr)
+	case byAssociation:
+		return h.known && !h.q.Arguments && !h.placed()
+	}
+	return true
 }
 
 var outcome = map[Verdict]string{

@@ -67,6 +67,22 @@ func TestImportIsNotEnough(t *testing.T) {
 	}
 }
 
+// TestRulesDoNotMovePlaces: a strong rule and the import do not give a worker what is its master's, nor a phase what is
+// another's.
+func TestRulesDoNotMovePlaces(t *testing.T) {
+	tests := []struct{ service, role, call string }{
+		{"nginx", nginxWorker, "setuid"}, {"nginx", nginxWorker, "clone"}, {"nginx", nginxWorker, "listen"}, {"nginx", nginxMaster, "bind"},
+		{"postgres", backend, "clone"}, {"postgres", backend, "connect"}, {"postgres", postmaster, "listen"}, {"redis", redisServer, "bind"},
+		{"redis", redisServer, "listen"}, {"redis", redisServer, "clone3"},
+	}
+	for _, test := range tests {
+		p := New(learned(t, test.service), certain{})
+		if d := p.Decide(asks(t, test.role, policy.Run, test.call), imports("/usr/sbin/x", test.call)); d.Verdict != Ask {
+			t.Errorf("%s %s: %s", test.role, test.call, strings.Join(d.Lines(), "\n"))
+		}
+	}
+}
+
 // everything is the strongest evidence that there can be.
 func everything() Evidence {
 	return Evidence{Origin: image, Import: Import{Carrier: Imports, Object: "/usr/sbin/x", Symbol: "x", Objects: 9}, Fleet: Fleet{100, 100}}
