@@ -69,46 +69,56 @@ func BenchmarkDay(b *testing.B) {
 				d.most = max(d.most, peak(func() { m = d.run(b, h) }))
 				d.more(b, h, m)
 			}
-			n := float64(b.N)
 			b.ReportMetric(d.most, "peak-MB")
 			b.ReportMetric(float64(d.rows), "rows")
 			b.ReportMetric(float64(d.sets), "itemsets")
 			b.ReportMetric(float64(d.rules), "rules")
-			b.ReportMetric(d.adding.Seconds()/n, "cpu-s-adding")
-			b.ReportMetric(d.mining.Seconds()/n, "cpu-s-mining")
-			b.ReportMetric(d.wall.Seconds()/n, "wall-s")
-			b.ReportMetric(d.batch.Seconds()/n, "cpu-s-batch")
-			b.ReportMetric(d.target.Seconds()/n, "cpu-s-target")
+			b.ReportMetric(d.adding.Seconds(), "cpu-s-adding")
+			b.ReportMetric(d.mining.Seconds(), "cpu-s-mining")
+			b.ReportMetric(d.both.Seconds(), "cpu-s")
+			b.ReportMetric(d.wall.Seconds(), "wall-s")
+			b.ReportMetric(d.batch.Seconds(), "cpu-s-batch")
+			b.ReportMetric(d.target.Seconds(), "cpu-s-target")
 		})
+	}
+}
+
+// least of the times it took: what else the machine does only adds to them.
+func least(of *time.Duration, took time.Duration) {
+	if *of == 0 || took < *of {
+		*of = took
 	}
 }
 
 // dayOf measures.
 type dayOf struct {
-	adding, mining, wall, batch, target time.Duration
-	most                                float64
-	rows, sets, rules                   int
+	adding, mining, both, wall, batch, target time.Duration
+	most                                      float64
+	rows, sets, rules                         int
 }
 
 func (d *dayOf) run(b *testing.B, h *host) *Miner {
 	m := New(400)
 	bursts := make([]Bits, 1000)
+	var adding, wall time.Duration
 	for range day / len(bursts) { // as they come: nobody has them all
 		h.fill(bursts)
 		began, start := time.Now(), cpu(b)
 		for _, t := range bursts {
 			m.Add(t, 1)
 		}
-		d.adding += cpu(b) - start
-		d.wall += time.Since(began)
+		adding += cpu(b) - start
+		wall += time.Since(began)
 	}
 	began, start := time.Now(), cpu(b)
 	rules, err := m.Rules(dayOptions)
 	if err != nil {
 		b.Fatal(err)
 	}
-	d.mining += cpu(b) - start
-	d.wall += time.Since(began)
+	least(&d.adding, adding)
+	least(&d.mining, cpu(b)-start)
+	least(&d.both, adding+cpu(b)-start)
+	least(&d.wall, wall+time.Since(began))
 	d.rows, d.sets, d.rules = m.Rows(), m.lattice.frequent, len(rules)
 	return m
 }
@@ -123,13 +133,13 @@ func (d *dayOf) more(b *testing.B, h *host, m *Miner) {
 	if _, err := m.mined(dayOptions.settled()); err != nil {
 		b.Fatal(err)
 	}
-	d.batch += cpu(b) - start
+	least(&d.batch, cpu(b)-start)
 	m.forget()
 	start = cpu(b)
 	if _, err := m.RulesFor(100, dayOptions); err != nil {
 		b.Fatal(err)
 	}
-	d.target += cpu(b) - start
+	least(&d.target, cpu(b)-start)
 }
 
 // BenchmarkMiners compares with the oracles, on as many bursts as these can bear.
