@@ -47,6 +47,12 @@ func (g *Gatherer) imports(p *process, call syscalls.Call) judge.Import {
 	case len(m.objects) == 0:
 		return judge.Import{Why: "no file is mapped that came with the container"}
 	}
+	for _, o := range m.objects {
+		if o.calls.Partial != "" && !o.calls.CLibrary {
+			// It may well need the call: nothing is to be held against it.
+			return judge.Import{Objects: len(m.objects), Why: "what " + o.path + " calls is not fully known: " + o.calls.Partial}
+		}
+	}
 	return judge.Import{Carrier: judge.None, Objects: len(m.objects)}
 }
 
