@@ -66,9 +66,15 @@ func (e *Env) containers() (ids []string) {
 	return ids
 }
 
+// Who is killed still needs a CPU to end, and a busy machine gives it one when it likes.
+const (
+	endTries = 1500
+	endPause = 20 * time.Millisecond
+)
+
 // killAll ends what runs in the namespace, the holder last: it names the namespace.
 func (e *Env) killAll() error {
-	for range 100 {
+	for range endTries {
 		procs, err := e.Holder.tree()
 		if err != nil {
 			return err
@@ -85,16 +91,16 @@ func (e *Env) killAll() error {
 		if rest == 0 {
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(endPause)
 	}
 	if err := errors.Join(e.Service.kill(), e.Holder.kill()); err != nil {
 		return err
 	}
-	for range 100 {
+	for range endTries {
 		if !e.Holder.alive() && !e.Service.alive() {
 			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(endPause)
 	}
 	return errors.New("processes outlive SIGKILL")
 }
