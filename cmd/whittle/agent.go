@@ -62,6 +62,10 @@ hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything tha
 		"learn, shadow, enforce, or auto, which goes from one to the next by itself")
 	cmd.Flags().DurationVar(&f.shadow, "shadow-time", 10*time.Minute, "how long a workload in auto stays in shadow without a call "+
 		"that would have been refused, before it is enforced")
+	cmd.Flags().BoolVar(&f.panel, "panel", true, "let the panel of judges decide about calls that are not in a policy; without it they are refused")
+	cmd.Flags().DurationVar(&f.ask, "ask", 0, "how long a call that the panel cannot decide waits for whittle judge allow or deny, before it is "+
+		"refused; 0: it is refused at once")
+	cmd.Flags().StringVar(&f.corpus, "corpus", "", "judge by the recorded services of this `FILE` instead of those that whittle came with")
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"auto", "learn", "shadow", "enforce", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&verbose, "debug", false, "log what a developer would want to know")
 	return cmd
@@ -79,6 +83,9 @@ func logger(w io.Writer, verbose bool) *slog.Logger {
 type agentFlags struct {
 	podman, docker, hooks, mode string
 	shadow                      time.Duration
+	panel                       bool
+	ask                         time.Duration
+	corpus                      string
 }
 
 // runAgent opens what the agent needs, cheapest first: what cannot work is known before anything is changed.
@@ -114,6 +121,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	c.Observer, c.Store, c.Engines, c.Listener = observer, agent.Stored{Store: db}, engines, listener
 	c.Version, c.Log = version, log
 	if c.Supervising, err = a.supervising(log, f); err != nil {
+		return err
+	}
+	if c.Judging, err = judging(f); err != nil {
 		return err
 	}
 	if c.State, err = filepath.Abs(a.state); err != nil {

@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/corpus"
 	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/origin"
 	"github.com/whittle-sec/whittle/internal/supervise"
 )
 
@@ -40,6 +43,42 @@ func (a *app) supervising(log *slog.Logger, f agentFlags) (*agent.Supervising, e
 		Supervisor: s, Rootless: rootless, Exe: self, Listener: keep.Listener, Default: api.WorkloadMode(f.mode), ShadowTime: f.shadow,
 		Holder: func(ctx context.Context) (*holder.Client, error) { return holder.Start(ctx, self, keep) },
 	}, nil
+}
+
+// maxAsk is longer than anybody's patience, and shorter than what a service survives with a thread that stands still.
+const maxAsk = time.Hour
+
+// judging is what the panel goes by; nil without one.
+func judging(f agentFlags) (*agent.Judging, error) {
+	if f.ask < 0 || f.ask > maxAsk {
+		return nil, fmt.Errorf("--ask %s: it is between 0 and %s", f.ask, maxAsk)
+	}
+	if !f.panel {
+		return nil, nil
+	}
+	recorded, err := readCorpus(f.corpus)
+	if err != nil {
+		return nil, err
+	}
+	evidence := origin.NewGatherer(0)
+	return &agent.Judging{Evidence: evidence, Rules: recorded.Rules(), Warm: evidence.Warm, Ask: f.ask}, nil
+}
+
+// readCorpus of a file; "" is what whittle came with.
+func readCorpus(name string) (*corpus.Corpus, error) {
+	if name == "" {
+		return corpus.Shipped()
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read a corpus: %w", err)
+	}
+	defer f.Close()
+	c, err := corpus.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return c, nil
 }
 
 // listenerSocket to which runtimes hand listeners: beside the agent's own.

@@ -38,13 +38,15 @@ type Config struct {
 	Engines  []engine.Engine
 	// Supervising is nil for an agent that only learns and reports.
 	Supervising *Supervising
-	Listener    *net.UnixListener // closed by Run
-	Version     string
-	State       string // the store's directory, shown by status
-	Log         *slog.Logger
-	Now         func() time.Time
-	Survey      time.Duration // how often each learning container is looked at
-	Save        time.Duration // how often what was learned is stored
+	// Judging is nil for an agent that refuses whatever is not in a policy.
+	Judging  *Judging
+	Listener *net.UnixListener // closed by Run
+	Version  string
+	State    string // the store's directory, shown by status
+	Log      *slog.Logger
+	Now      func() time.Time
+	Survey   time.Duration // how often each learning container is looked at
+	Save     time.Duration // how often what was learned is stored
 }
 
 // Defaults of the fields that have one.
@@ -63,6 +65,8 @@ type Agent struct {
 	news    *news             // wakes whoever follows events
 	done    chan struct{}     // closed when the owner has ended
 	orders  sharedOrders
+	fleet   fleet
+	desk    desk
 	wg      sync.WaitGroup
 }
 
@@ -72,11 +76,16 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the agent's own container: %w", err)
 	}
-	return &Agent{
+	a := &Agent{
 		Config: c, self: self, started: c.Now(),
 		ops: make(chan func(*model)), results: make(chan func(*model)), jobs: make(chan job),
 		news: newNews(), done: make(chan struct{}),
-	}, nil
+	}
+	a.desk = desk{now: c.Now, tell: a.tellAsked}
+	if c.Judging != nil {
+		a.orders.rules, a.desk.limit = c.Judging.Rules, c.Judging.Ask
+	}
+	return a, nil
 }
 
 // Run until ctx is done, then drain every container, store what was learned and return nil.

@@ -35,7 +35,7 @@ func (a *Agent) rulesFor(ctx context.Context, s site) (*filter.Rules, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read policy %d, which %s runs under: %w", r.Revision, s.view.Name, err)
 		}
-		older := ward.OrdersOf(p, r.Revision, planOptions()).Plan
+		older := ward.OrdersOf(p, r.Revision, planOptions(), nil).Plan
 		if r.How == "start" {
 			rules = plan.Above(older.Booting(), rules)
 		} else {

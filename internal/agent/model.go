@@ -11,6 +11,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/holder"
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/kernel"
 	"github.com/whittle-sec/whittle/internal/store"
 	"github.com/whittle-sec/whittle/internal/supervise"
@@ -39,12 +40,14 @@ const (
 	kindGrant     = "grant"
 	kindHot       = "hot"
 	kindExported  = "exported"
+	kindJudged    = judge.KindJudged
+	kindAsked     = "asked"
 )
 
 // Kinds of events in the journal.
 var Kinds = []string{
 	kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem,
-	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot,
+	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot, kindJudged, kindAsked,
 }
 
 // model of the containers. Only the owner touches it.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/plan"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/ward"
@@ -14,6 +15,7 @@ import (
 // sharedOrders are the newest orders of each workload, so that all its containers go by the same ones: they are most of what
 // the agent would keep of a supervised container (some 64 KB).
 type sharedOrders struct {
+	rules  judge.Associations
 	mu     sync.Mutex
 	newest map[orderKey]*ward.Orders
 }
@@ -27,7 +29,7 @@ type orderKey struct {
 // of a policy. A revision's evidence grows with every start; the last orders stand while they let the same calls through and
 // allow the same others.
 func (s *sharedOrders) of(k orderKey, p policy.Policy, revision int) *ward.Orders {
-	fresh := ward.OrdersOf(p, revision, planOptions())
+	fresh := ward.OrdersOf(p, revision, planOptions(), s.rules)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o := s.newest[k]; o != nil && sameOrders(o, fresh) {

@@ -110,7 +110,7 @@ func listenBy(section *specs.LinuxSeccomp, socket string, t token) error {
 // SupervisedProfile is the profile for an engine that takes one with a listener and has no hook of ours. Containers that are
 // started under it are answered by the agent at that socket, and do not start without one.
 func SupervisedProfile(p policy.Policy, revision int, socket string) (*specs.LinuxSeccomp, error) {
-	o := ward.OrdersOf(p, revision, planOptions())
+	o := ward.OrdersOf(p, revision, planOptions(), nil)
 	section, err := filter.OCI(o.Plan.Booting())
 	if err != nil {
 		return nil, err

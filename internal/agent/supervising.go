@@ -132,6 +132,8 @@ func (m *model) supervise(c *tracked, o *ward.Orders, how string, seq int64) {
 	if c.owner != 0 {
 		h.supervisor = m.agent.Supervising.Rootless
 	}
+	h.ward.Consults(m.court(c, h.supervisor))
+	m.agent.fleet.join(c.view.WorkloadID, c.key)
 	m.agent.start(func() { m.agent.awaitHeld(c, h) })
 }
 
@@ -159,7 +161,10 @@ func (m *model) listen(c *tracked, fd int) error {
 func (m *model) endHeld(c *tracked, ended bool) {
 	if c.held != nil {
 		m.tellHeld(c)
+		m.tellJudged(c)
 		c.held.supervisor.Remove(c.held.handle)
+		m.agent.desk.drop(c.held.handle)
+		m.agent.fleet.leave(c.view.WorkloadID, c.key)
 		close(c.held.done)
 	}
 	if ended && (c.prepared || c.held != nil) {
@@ -178,9 +183,11 @@ func (a *Agent) awaitHeld(c *tracked, h *held) {
 		case <-a.done:
 			return
 		case <-h.ward.Tally.Wake():
+		case <-h.ward.Docket.Wake():
 		}
 		if a.ask(context.Background(), func(m *model) error {
 			if c.held == h {
+				m.tellJudged(c)
 				m.tellHeld(c)
 			}
 			return nil

@@ -37,6 +37,7 @@ func (m *model) watchOver() {
 		if phase := c.held.ward.Phase(); phase != c.view.Phase {
 			m.event(kindPhase, c, fmt.Sprintf("%s: %s -> %s: %s", c.view.Name, c.view.Phase, phase, phaseText(c, phase)))
 			c.view.Phase, c.held.phased = phase, m.agent.Now()
+			m.warm(c)
 		}
 		// Nothing more is learned from a container that is enforced: what it may do, it has done before.
 		if c.learns && c.held.ward.Mode() == ward.Enforce && c.view.Phase != policy.Boot {

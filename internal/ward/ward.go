@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/kernel"
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/plan"
@@ -49,13 +50,14 @@ type Kernel interface {
 // Orders are what a ward goes by. They are not changed after OrdersOf.
 type Orders struct {
 	Plan     *plan.Plan
+	Panel    *judge.Panel  // about what the plan refuses
 	Policy   policy.Policy // that the plan was made of
 	Revision int           // of the policy, as stored
 	programs []string      // paths in the roles of the policy
 }
 
-// OrdersOf a policy.
-func OrdersOf(p policy.Policy, revision int, o plan.Options) *Orders {
+// OrdersOf a policy. rules of association may be nil.
+func OrdersOf(p policy.Policy, revision int, o plan.Options, rules judge.Associations) *Orders {
 	programs := map[string]bool{}
 	for _, calls := range p.ABIs {
 		for role := range calls.Roles {
@@ -64,7 +66,10 @@ func OrdersOf(p policy.Policy, revision int, o plan.Options) *Orders {
 			}
 		}
 	}
-	return &Orders{Plan: plan.Make(p, o), Policy: p, Revision: revision, programs: slices.Sorted(maps.Keys(programs))}
+	return &Orders{
+		Plan: plan.Make(p, o), Panel: judge.New(p, rules), Policy: p, Revision: revision,
+		programs: slices.Sorted(maps.Keys(programs)),
+	}
 }
 
 // has tells whether a program has a role.
@@ -75,8 +80,9 @@ func (o *Orders) has(path string) bool {
 
 // Ward is one supervised container. Its methods may be called by any goroutine.
 type Ward struct {
-	Tally *supervise.Tally
-	now   func() time.Time
+	Tally  *supervise.Tally
+	Docket *Docket
+	now    func() time.Time
 
 	kernel   Kernel
 	boot     boot
@@ -86,13 +92,16 @@ type Ward struct {
 	mode     atomic.Uint32
 	orders   atomic.Pointer[Orders]
 	known    roles
+	court    *Court                 // nil: what the plan refuses is refused
+	refusals map[refusalKey]refusal // of the panel; only Judge touches it
+	valid    func(supervise.Held) bool
 
 	calls, wouldDeny, denied atomic.Uint64
 }
 
 // New ward of a container that the kernel observes under id, and whose first process is init.
 func New(k Kernel, id kernel.ID, init int, o *Orders, m Mode, now func() time.Time) *Ward {
-	w := &Ward{Tally: supervise.NewTally(), now: now, kernel: k, init: init}
+	w := &Ward{Tally: supervise.NewTally(), Docket: newDocket(), valid: supervise.Held.Valid, now: now, kernel: k, init: init}
 	w.observed.Store(uint32(id))
 	w.orders.Store(o)
 	w.mode.Store(uint32(m))
@@ -102,6 +111,9 @@ func New(k Kernel, id kernel.ID, init int, o *Orders, m Mode, now func() time.Ti
 // StartedUnder says, before the first Judge, that a runtime has put the filter on the container's first process, and nobody on what
 // was running.
 func (w *Ward) StartedUnder() { w.started = true }
+
+// Consults a court about what the plan refuses. Say so before the first Judge.
+func (w *Ward) Consults(c *Court) { w.court = c }
 
 // SetOrders for the next held call.
 func (w *Ward) SetOrders(o *Orders) { w.orders.Store(o) }
@@ -164,6 +176,14 @@ func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
 		}
 	}
 	var refused uint64
+	if !allow && w.court != nil && !a.Withheld {
+		var verdict judge.Verdict
+		if verdict, a.Why = w.consult(h, asker, a, orders, mode); verdict == judge.Ask {
+			return supervise.Verdict{Later: true}
+		} else if verdict >= judge.Once {
+			allow, a.Errno = true, 0
+		}
+	}
 	switch {
 	case allow:
 	case mode == Shadow:

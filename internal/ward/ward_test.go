@@ -63,7 +63,7 @@ func orders(t *testing.T, exe string) *Orders {
 		Evidence: map[uint32]policy.Evidence{},
 	}
 	p := policy.Policy{Complete: true, ABIs: map[syscalls.ABI]*policy.Calls{syscalls.X86_64: calls}}
-	return OrdersOf(p, 1, plan.Default())
+	return OrdersOf(p, 1, plan.Default(), nil)
 }
 
 func TestJudge(t *testing.T) {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/api"
+	"github.com/whittle-sec/whittle/internal/judge"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/supervise"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
+)
+
+// Judging is what the panel of judges needs. Without it, what is not in a policy is refused.
+type Judging struct {
+	Evidence ward.Gatherer
+	Rules    judge.Associations  // nil: that judge is silent
+	Warm     func(pid int) error // reads ahead about the programs of a process
+	// Ask is how long a call that nothing speaks against, and not enough for, waits for a person; 0: it is refused.
+	Ask time.Duration
+}
+
+// court of one container.
+func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
+	a := m.agent
+	if a.Judging == nil {
+		return nil
+	}
+	who, id := c.key, c.view.WorkloadID
+	of := api.Waiting{Container: c.key.id, Name: c.view.Name, Engine: c.engine, Workload: id, WorkloadName: c.view.WorkloadName}
+	return &ward.Court{
+		Evidence: a.Judging.Evidence,
+		Fleet:    func(call syscalls.Call) judge.Fleet { return a.fleet.asked(id, who, call) },
+		Park: func(h supervise.Held, errno int32, asked judge.Case) bool {
+			return a.desk.park(of, s, h, errno, asked)
+		},
+	}
+}
+
+// warm reads ahead about the programs of a container, so that no held call waits for it.
+func (m *model) warm(c *tracked) {
+	if j, pid := m.agent.Judging, c.view.PID; j != nil && j.Warm != nil && pid != 0 {
+		m.agent.start(func() {
+			if err := j.Warm(pid); err != nil {
+				m.agent.Log.Debug("read ahead for the panel", "container", c.view.Name, "err", err)
+			}
+		})
+	}
+}
+
+// tellJudged journals the cases that are new, and has the policy learn what the panel inferred.
+func (m *model) tellJudged(c *tracked) {
+	for _, heard := range c.held.ward.Docket.Due() {
+		m.event(kindJudged, c, judgedText(c.view.Name, heard))
+		e := &m.events[len(m.events)-1]
+		e.Call, e.Data = heard.Question.Call.String(), caseData(heard.Case)
+		if heard.Decision.Verdict == judge.Learn {
+			m.queue = append(m.queue, inferJob{c.subject(), heard.Case})
+		}
+	}
+}
+
+func judgedText(container string, h ward.Heard) string {
+	q, d := h.Question, h.Decision
+	text := fmt.Sprintf("%s: the panel: %s %s by %s[%d] lane %s", container, verdictWord(d.Verdict), q.Call, h.Comm, h.TID, q.Lane)
+	if q.Role != "" {
+		text += ", role " + q.Role
+	}
+	return text + fmt.Sprintf(", while in %s (%s): %s", q.Phase, q.Refusal, d.Why)
+}
+
+func verdictWord(v judge.Verdict) string {
+	switch v {
+	case judge.Learn:
+		return "allowed, and learned,"
+	case judge.Once:
+		return "allowed once"
+	case judge.Ask:
+		return "asks a person about"
+	}
+	return "refused"
+}
+
+func caseData(c judge.Case) json.RawMessage {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil // strings and numbers only
+	}
+	return data
+}
+
+// inferJob puts a call into the policy that the panel has vouched for.
+type inferJob struct {
+	subject
+	judge.Case
+}
+
+func (j inferJob) do(ctx context.Context, s *scholar) func(*model) {
+	id := j.subject.workload.ID()
+	b := s.book(ctx, id)
+	if !b.loaded || !b.started {
+		return nil // the store has failed, which status shows; the panel is asked again the next time
+	}
+	q := j.Question
+	base, err := policy.Infer(b.base, q.Call, []policy.Phase{q.Phase}, q.Role, j.Decision.Why)
+	if err != nil {
+		return func(m *model) { m.workloadEvent(kindProblem, id, fmt.Sprintf("learn %s: %v", q.Call, err)) }
+	}
+	b.base, b.dirty = base, true
+	fresh := s.newOrders(id, j.orders)
+	s.saveBook(ctx, id, b, q.Call.String()+" inferred by the panel of judges")
+	if fresh == nil {
+		return nil
+	}
+	return func(m *model) {
+		for _, c := range m.containers {
+			if c.view.WorkloadID == id && !c.gone && c.held != nil {
+				c.held.ward.SetOrders(fresh)
+			}
+		}
+	}
+}

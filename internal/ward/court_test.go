@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ward
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/judge"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/supervise"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+)
+
+// witness says the same of every call, and counts how often it was asked.
+type witness struct {
+	origin judge.Origin
+	needed judge.Import
+	asked  int
+}
+
+func (w *witness) Origin(int, uint64) judge.Origin {
+	w.asked++
+	return w.origin
+}
+func (w *witness) Import(int, syscalls.Call) judge.Import { return w.needed }
+
+// everyone needed every call.
+func everyone(syscalls.Call) judge.Fleet { return judge.Fleet{Replicas: 4, Needed: 4} }
+
+var (
+	honest   = witness{origin: judge.Origin{Class: judge.File, Path: "/lib/libc.so.6"}, needed: judge.Import{Carrier: judge.Imports, Object: "/usr/sbin/nginx", Symbol: "f"}}
+	injected = witness{origin: judge.Origin{Class: judge.Anonymous}, needed: honest.needed}
+)
+
+// court with one witness; parked is what was parked.
+func court(w *witness, parks bool, parked *[]judge.Case) *Court {
+	return &Court{Evidence: w, Fleet: everyone, Park: func(_ supervise.Held, _ int32, c judge.Case) bool {
+		*parked = append(*parked, c)
+		return parks
+	}}
+}
+
+func TestPanelDecides(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	master := kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}
+	for _, tt := range []struct {
+		name    string
+		call    string
+		witness witness
+		mode    Mode
+		want    bool
+		verdict judge.Verdict
+	}{
+		{"what the program imports", "umask", honest, Enforce, true, judge.Learn},
+		{"in shadow too", "umask", honest, Shadow, true, judge.Learn},
+		{"injected code", "umask", injected, Enforce, false, judge.Refuse},
+		{"what never passes", "unshare", honest, Enforce, false, judge.Refuse},
+		{"what never passes, in shadow", "unshare", honest, Shadow, true, judge.Refuse},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var parked []judge.Case
+			w := New(&fake{who: master, known: true, stage: observe.StageRun}, 1, 1, orders(t, exe), tt.mode, time.Now)
+			w.Consults(court(&tt.witness, false, &parked))
+			w.valid = func(supervise.Held) bool { return true }
+			v := w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, tt.call)})
+			if v.Allow != tt.want || v.Later {
+				t.Errorf("Judge = %+v: %+v", v, w.Tally.Snapshot())
+			}
+			heard := w.Docket.Due()
+			if len(heard) != 1 || heard[0].Decision.Verdict != tt.verdict || heard[0].Question.Call != number(t, tt.call) {
+				t.Fatalf("the docket has %+v", heard)
+			}
+			_, would, denied := w.Counts()
+			if refused := tt.verdict == judge.Refuse; would+denied != b2u(refused) || refused && (denied == 1) != (tt.mode == Enforce) {
+				t.Errorf("would deny %d, denied %d", would, denied)
+			}
+			if lines := w.Tally.Snapshot(); len(lines) != 1 || tt.verdict == judge.Refuse && !strings.Contains(lines[0].Why, "the panel") {
+				t.Errorf("it tells %+v", lines)
+			}
+		})
+	}
+}
+
+func b2u(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// What was read about a caller that does not wait any more may be about another.
+func TestPanelIsNotBelievedAboutTheGone(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	var parked []judge.Case
+	w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+		orders(t, exe), Enforce, time.Now)
+	witness := honest
+	w.Consults(court(&witness, true, &parked))
+	if v := w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, "umask")}); v.Allow || v.Later {
+		t.Errorf("Judge = %+v", v)
+	}
+	if heard := w.Docket.Due(); len(heard) != 0 || len(parked) != 0 {
+		t.Errorf("heard %+v, parked %+v", heard, parked)
+	}
+}
+
+// A flood of one refused call costs the panel nothing, and what was withheld is never its business.
+func TestPanelIsSpared(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	now := time.Unix(1000, 0)
+	var parked []judge.Case
+	w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+		orders(t, exe), Enforce, func() time.Time { return now })
+	witness := injected
+	w.Consults(court(&witness, false, &parked))
+	w.valid = func(supervise.Held) bool { return true }
+	held := supervise.Held{TID: os.Getpid(), Call: number(t, "umask"), IP: 4096}
+	for range 1000 {
+		if v := w.Judge(held); v.Allow {
+			t.Fatal("allowed")
+		}
+	}
+	if witness.asked != 1 {
+		t.Errorf("the panel looked %d times at one refused call", witness.asked)
+	}
+	held.IP++ // from elsewhere: what is true of one place says nothing of another
+	w.Judge(held)
+	now = now.Add(refusalHolds)
+	w.Judge(held)
+	if witness.asked != 3 {
+		t.Errorf("looked %d times, want 3", witness.asked)
+	}
+	if heard := w.Docket.Due(); len(heard) != 1 {
+		t.Errorf("told %d times", len(heard))
+	}
+
+	o := *w.Orders()
+	taken, err := policy.Withdraw(o.Policy, []syscalls.Call{held.Call}, "somebody", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.SetOrders(OrdersOf(taken, 2, plan.Default(), nil))
+	witness = honest
+	if v := w.Judge(held); v.Allow || witness.asked != 0 {
+		t.Errorf("a withheld call: %+v, and the panel was asked %d times", v, witness.asked)
+	}
+}
