@@ -79,6 +79,18 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+struct vfsmount {
+	struct super_block *mnt_sb;
+};
+
+struct path {
+	struct vfsmount *mnt;
+};
+
+struct fs_struct {
+	struct path root;
+};
+
 struct linux_binprm {
 	struct file *file;
 	const char *interp;
@@ -108,6 +120,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
+	struct fs_struct *fs;
 	struct nsproxy *nsproxy;
 	struct seccomp seccomp;
 };

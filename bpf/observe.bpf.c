@@ -48,7 +48,7 @@ static __noinline int record(struct task_state *t, struct container *c, __u32 nr
 		}
 	}
 	if (!s->origin) /* or not known yet */
-		take_origin(s, ip);
+		take_origin(s, c, ip);
 	__sync_fetch_and_add(&s->count, n);
 	for (int i = 0; i < 8; i++) {
 		__u64 old = s->when, now;
@@ -431,6 +431,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 			lane = LANE_SERVICE;
 		else
 			lane = (__u32)task->tgid == c->init ? LANE_SERVICE : LANE_EXEC;
+		if (lane == LANE_SERVICE && (__u32)task->tgid == c->init && !c->root_dev)
+			c->root_dev = root_dev_of(task);
 		if (t) {
 			end_burst(t, c);
 			change_cell(t, c);

@@ -104,7 +104,8 @@ struct container {
 	__u32 bursts;
 	__u32 args;
 	__u32 lost[LOSSES];
-	__u32 pad[4];
+	__u32 root_dev;	/* of its root file system, once its init has executed a program; 0 is not known */
+	__u32 pad[3];
 };
 
 struct cell_key {

@@ -123,7 +123,8 @@ type bpfContainer struct {
 	Bursts     uint32
 	Args       uint32
 	Lost       [10]uint32
-	Pad        [4]uint32
+	RootDev    uint32
+	Pad        [3]uint32
 }
 
 type bpfContainerFlag uint32

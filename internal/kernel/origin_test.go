@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,45 @@ func TestOrigins(t *testing.T) {
 	for call, origin := range got {
 		if origin == observe.OriginUnknown {
 			t.Errorf("%s: nobody looked", call)
+		}
+	}
+}
+
+// The same program on the same tmpfs: of the container's root file system, and of a mount beside it.
+func TestOriginOnATmpfs(t *testing.T) {
+	o := open(t)
+	program, err := os.ReadFile(buildC(t, "exit.c", "-static", "-nostdlib"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.MkdirTemp("/dev/shm", "whittle-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.WriteFile(filepath.Join(root, "exit"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		path, root string
+		want       observe.Origin
+	}{
+		"its root":           {"/exit", root, observe.OriginFile},
+		"a mount of its own": {filepath.Join(root, "exit"), "", observe.OriginForeign},
+	} {
+		g := newCgroup(t)
+		cmd := g.command(test.path)
+		cmd.SysProcAttr.Chroot = test.root
+		trace := learn(t, o, g, cmd)
+		if made(trace, observe.LaneService)[syscalls.X86_64].Empty() {
+			t.Errorf("%s: nothing was seen", name)
+		}
+		for _, cell := range trace.Cells {
+			for _, seen := range cell.Calls {
+				if cell.Lane == observe.LaneService && seen.Origin != test.want {
+					t.Errorf("%s: %v came from %q, want %q", name, seen.Call, seen.Origin, test.want)
+				}
+			}
 		}
 	}
 }

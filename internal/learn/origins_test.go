@@ -12,7 +12,9 @@ import (
 
 func TestOrigins(t *testing.T) {
 	call := func(nr uint32) syscalls.Call { return syscalls.Call{ABI: syscalls.X86_64, Nr: nr} }
-	seen := func(nr uint32, origin observe.Origin) observe.Seen { return observe.Seen{Call: call(nr), Origin: origin} }
+	seen := func(nr uint32, origin observe.Origin) observe.Seen {
+		return observe.Seen{Call: call(nr), Origin: origin}
+	}
 	trace := observe.Trace{Cells: []observe.Cell{
 		{Lane: observe.LaneService, Calls: []observe.Seen{seen(0, observe.OriginFile), seen(1, observe.OriginHeap), seen(2, 0), seen(3, 0)}},
 		{Lane: observe.LaneService, Birth: true, Calls: []observe.Seen{
