@@ -34,7 +34,7 @@ func newBox(ctx context.Context, dir string) (*box, error) {
 	if err := os.Mkdir(dir, 0o711); err != nil && !os.IsExist(err) {
 		return nil, err
 	}
-	v2, err := hybrid()
+	v2, err := Hybrid()
 	if err != nil {
 		return nil, err
 	}

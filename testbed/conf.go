@@ -157,9 +157,9 @@ func override(conf string, settings []setting) string {
 	return b.String()
 }
 
-// hybrid finds the cgroup2 mount of a host that has cgroup v1 beside it and controllers on the v2 side; crun refuses such a
+// Hybrid finds the cgroup2 mount of a host that has cgroup v1 beside it and controllers on the v2 side; crun refuses such a
 // host. It is empty on all others.
-func hybrid() (string, error) {
+func Hybrid() (string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("look for cgroup mounts: %w", err)

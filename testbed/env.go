@@ -163,7 +163,7 @@ func (e *Env) configure(context.Context) error {
 
 // hold makes the mount namespace.
 func (e *Env) hold(ctx context.Context) error {
-	v2, err := hybrid()
+	v2, err := Hybrid()
 	if err != nil {
 		return err
 	}

@@ -6,13 +6,16 @@ package services
 func catalogue() []func() []Service {
 	return []func() []Service{
 		web,
+		proxies,
+		pages,
 		databases,
 		names,
 		brokers,
 		interpreters,
 		mail,
 		transfers,
+		relays,
 	}
 }
 
-func databases() []Service { return []Service{postgres(), redis(), memcached()} }
+func databases() []Service { return []Service{postgres(), mariadb(), redis(), memcached()} }
