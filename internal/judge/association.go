@@ -66,14 +66,14 @@ func strength(r Rule) int {
 	return 0
 }
 
-// placed reports whether the policy has the call for others than this role, or for another phase if it is grave. Rules know
-// neither: who accepts connections has listened, some time, some process of it.
+// placed reports whether the policy has the operation for others than this role, or for another phase if it is grave. Rules
+// know neither: who accepts connections has listened, some time, some process of it.
 func (h *hearing) placed() bool {
-	nr := h.q.Call.Nr
-	if !h.t.service.Has(nr) || h.risk.level < Sensitive {
+	same := syscalls.Equivalents(h.q.Call)
+	if h.risk.level < Sensitive || h.t.service.Intersect(same).Empty() {
 		return false
 	}
-	return h.risk.level >= Grave || !h.role.all.Has(nr)
+	return h.risk.level >= Grave || h.role.all.Intersect(same).Empty()
 }
 
 // found is the answer of Associations, and what it is worth. The rule is shared by all who get it.

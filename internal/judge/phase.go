@@ -55,13 +55,9 @@ func otherRole(h *hearing) Vote {
 	if !h.known {
 		who = "some role makes it, and this one is not known"
 	}
-	switch {
-	case h.risk.level > Ordinary:
-		// Roles are told apart so that a worker does not have what its master has.
-	case begun(h.q.Phase):
+	// Roles are told apart so that a worker does not have what its master has.
+	if begun(h.q.Phase) && h.risk.level <= Ordinary {
 		return Vote{Stance: For, Points: begunOutside, Why: who + ", and somebody outside made the service " + verb[h.q.Phase]}
-	case h.known:
-		return Vote{Stance: For, Points: elsewhere, Why: who}
 	}
 	return Vote{Why: who}
 }

@@ -71,7 +71,8 @@ func TestImportIsNotEnough(t *testing.T) {
 // another's.
 func TestRulesDoNotMovePlaces(t *testing.T) {
 	tests := []struct{ service, role, call string }{
-		{"nginx", nginxWorker, "setuid"}, {"nginx", nginxWorker, "clone"}, {"nginx", nginxWorker, "listen"}, {"nginx", nginxMaster, "bind"},
+		{"nginx", nginxWorker, "setuid"}, {"nginx", nginxWorker, "clone"}, {"nginx", nginxWorker, "fork"},
+		{"nginx", nginxWorker, "listen"}, {"nginx", nginxMaster, "bind"},
 		{"postgres", backend, "clone"}, {"postgres", backend, "connect"}, {"postgres", postmaster, "listen"}, {"redis", redisServer, "bind"},
 		{"redis", redisServer, "listen"}, {"redis", redisServer, "clone3"},
 	}
