@@ -3,6 +3,7 @@
 package judge
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
@@ -17,6 +18,7 @@ type memory struct {
 	abis        []syscalls.ABI
 	allowed     cve.Allowed
 	neutralised []cve.CVE
+	alike       [][]int // of neutralised: those with the same gates, of which one is asked for all
 
 	mu    sync.RWMutex
 	opens map[opening][]string
@@ -39,6 +41,15 @@ func newMemory(p policy.Policy) *memory {
 		}
 	}
 	m.neutralised, _ = cve.Neutralised(m.abis, m.allowed)
+	at := make(map[string]int)
+	for i, c := range m.neutralised {
+		gates := fmt.Sprint(c.Gates)
+		if _, ok := at[gates]; !ok {
+			at[gates] = len(m.alike)
+			m.alike = append(m.alike, nil)
+		}
+		m.alike[at[gates]] = append(m.alike[at[gates]], i)
+	}
 	return m
 }
 
@@ -124,10 +135,15 @@ func (m *memory) reopened(call syscalls.Call, args [6]uint64) (ids []string, gat
 		}
 		return m.allowed(c, arg)
 	}
-	for _, c := range m.neutralised {
-		if !c.Neutralised(m.abis, with) {
-			ids = append(ids, c.ID)
+	var open []int
+	for _, alike := range m.alike {
+		if !m.neutralised[alike[0]].Neutralised(m.abis, with) {
+			open = append(open, alike...)
 		}
+	}
+	slices.Sort(open)
+	for _, i := range open {
+		ids = append(ids, m.neutralised[i].ID)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
