@@ -15,6 +15,7 @@ func catalogue() []func() []Service {
 		mail,
 		transfers,
 		relays,
+		directories,
 	}
 }
 
