@@ -16,6 +16,7 @@ func catalogue() []func() []Service {
 		transfers,
 		relays,
 		directories,
+		batches,
 	}
 }
 
