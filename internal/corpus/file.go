@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,12 +15,16 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/whittle-sec/whittle/internal/assoc"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/observe"
 )
 
-// A corpus file is one line, "whittle corpus VERSION SHA256 of the rest", and gzip'd JSON. Equal corpora give equal bytes.
+// A corpus file is one line, "whittle corpus VERSION SHA256 of the rest", and gzip'd: the length of what was recorded, 4 bytes,
+// little endian; what was recorded, as JSON; the rules that were mined from it, see packRules. Equal corpora give equal
+// bytes.
 const (
 	magic   = "whittle corpus"
 	version = 1
@@ -67,12 +72,13 @@ type fileBurst struct {
 	Count uint64        `json:"n"`
 }
 
-// Write the corpus.
+// Write the corpus, and the rules mined from it.
 func Write(w io.Writer, c *Corpus) error {
 	text, err := json.Marshal(c.file())
 	if err != nil {
 		return fmt.Errorf("write a corpus: %w", err)
 	}
+	text = slices.Concat(binary.LittleEndian.AppendUint32(nil, uint32(len(text))), text, c.Rules().pack())
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
 	if err != nil {
@@ -188,13 +194,32 @@ func read(r io.Reader) (*Corpus, error) {
 	if len(text) > maxText {
 		return nil, fmt.Errorf("it is larger than %d bytes unpacked", maxText)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
+	if len(text) < 4 || uint64(binary.LittleEndian.Uint32(text)) > uint64(len(text)-4) {
+		return nil, errors.New("it ends before what was recorded does")
+	}
+	end := 4 + int(binary.LittleEndian.Uint32(text))
+	decoder := json.NewDecoder(bytes.NewReader(text[4:end]))
 	decoder.DisallowUnknownFields()
 	var f file
 	if err := decoder.Decode(&f); err != nil {
 		return nil, err
 	}
-	return f.corpus()
+	c, err := f.corpus()
+	if err != nil {
+		return nil, err
+	}
+	stored, err := unpackRules(text[end:])
+	if err != nil {
+		return nil, err
+	}
+	c.rules = sync.OnceValue(func() *Rules {
+		// Calls that are one item in this program may have been two in the one that mined.
+		if it := itemsOf(c.services, assoc.MaxItems); slices.Equal(it.names, stored.items) {
+			return stored.rules(c.services, it)
+		}
+		return mine(c.services)
+	})
+	return c, nil
 }
 
 func (f file) corpus() (*Corpus, error) {

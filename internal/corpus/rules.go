@@ -25,7 +25,8 @@ const (
 	maxSources = 8
 )
 
-// Rules are judge.Associations. What speaks for a call is mined when the first asks for it; see Warm.
+// Rules are judge.Associations. Those of a corpus that was read were mined when it was written; else what speaks for a call is
+// mined when the first asks for it, which takes some ms.
 type Rules struct {
 	services []string
 	items    items
@@ -58,13 +59,6 @@ func mine(services []Service) *Rules {
 		r.about = append(r.about, sync.OnceValue(func() []rule { return r.mineFor(item) }))
 	}
 	return r
-}
-
-// Warm mines the rules for all calls, which else the first question for each does.
-func (r *Rules) Warm() {
-	for _, rules := range r.about {
-		rules()
-	}
 }
 
 // mineFor the rules of one consequent, the best first, without those that another is better than wherever they apply.
@@ -166,7 +160,7 @@ func (r *Rules) tell(found *rule, then syscalls.Call, did syscalls.Set) judge.Ru
 	v := r.views[found.view]
 	out := judge.Rule{
 		Then: then.String(), Support: float64(found.support) / float64(max(v.total, 1)), Confidence: found.confidence,
-		Lower: found.lower, Lift: found.lift, Of: uint64(len(v.sets)),
+		Lower: found.lower, Lift: found.lift, Of: uint64(v.rows),
 	}
 	for nr := range did.All() {
 		call := syscalls.Call{ABI: then.ABI, Nr: nr}

@@ -23,6 +23,7 @@ type view struct {
 	apart *assoc.Miner // without those that nearly every service has: in an If with others they say nothing
 
 	total   uint64 // weight
+	rows    int
 	sets    []assoc.Bits
 	owner   []int      // of each set, the index of its service
 	columns [][]uint64 // for each item, the sets that have it, a bit each
@@ -57,7 +58,7 @@ func newView(services []Service, it items, transactions func(Service, items) []t
 			v.sets, v.owner = append(v.sets, t.set), append(v.owner, i)
 		}
 	}
-	v.total = v.miner.Total()
+	v.total, v.rows = v.miner.Total(), len(v.sets)
 	words := (len(v.sets) + 63) / 64
 	v.columns = make([][]uint64, len(it.names))
 	for item := range v.columns {
