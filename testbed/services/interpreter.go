@@ -42,7 +42,7 @@ func killed(text string, s unix.Signal) do {
 func httpServer() Service {
 	const base = "http://127.0.0.1:8000/"
 	return Service{
-		Name: "http.server", Doc: "python3 -m http.server with CGI", Packages: []string{"python3-minimal"},
+		Name: "http.server", Doc: "python3 -m http.server with CGI", Packages: []string{"python3"},
 		Args: []string{"/usr/bin/python3", "-m", "http.server", "--cgi", "--bind", "127.0.0.1", "--directory", "/srv/www", "8000"},
 		Dirs: []Dir{{Path: "/srv/www"}, {Path: "/srv/www/sub"}},
 		Files: []File{

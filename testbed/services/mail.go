@@ -67,7 +67,7 @@ func postfix() Service {
 	cert, key := certificate(1)
 	deliver := func(text string) do { return all(letter("games@mail.test", text), contains("/var/mail/games", text)) }
 	return Service{
-		Name: "postfix", Doc: "mail server that delivers locally", Packages: []string{"postfix"},
+		Name: "postfix", Doc: "mail server that delivers locally", Packages: []string{"postfix", "openssl"},
 		Args: []string{"/usr/sbin/postfix", "start-fg"},
 		Hide: []string{"/var/spool/postfix", "/var/lib/postfix", "/var/mail"},
 		Dirs: []Dir{{Path: "/var/spool/postfix"}, {Path: "/var/lib/postfix", Owner: "postfix"}, {Path: "/var/mail", Owner: "root:mail", Mode: 0o1777}},
@@ -163,7 +163,7 @@ func dovecot() Service {
 				step{"c append f {6}\r\n", "+ OK"}, step{"x: y\r\n\r\n", "c OK"}, step{"d rename f g\r\n", "d OK"}, step{"e select g\r\n", "e OK"},
 				step{"f search text y\r\n", "f OK"}, step{"g store 1 +flags \\Deleted\r\n", "g OK"}, step{"h expunge\r\n", "h OK"},
 				step{"i close\r\n", "i OK"}, step{"j delete g\r\n", "j OK"})},
-			{Name: "idle", Rare: true, Doc: "a client waits for letters (inotify) and is told of one", Do: imap("two", step{"b select INBOX\r\n", "b OK"}, step{"c idle\r\n", "+ idling"},
+			{Name: "idle", Rare: true, Doc: "a client waits for letters (inotify)", Do: imap("two", step{"b select INBOX\r\n", "b OK"}, step{"c idle\r\n", "+ idling"},
 				step{"DONE\r\n", "c OK"})},
 			{Name: "who", Rare: true, Doc: "doveadm asks who is there, and empties the cache of passwords", Do: all(doveadm("", "who"), doveadm("", "auth", "cache", "flush"), doveadm("imap", "service", "status"))},
 		},

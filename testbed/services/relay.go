@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relays pass on what others say: connections, requests, log lines.
-func relays() []Service { return []Service{stunnel(), tinyproxy(), rsyslog()} }
+// relays pass on what others say (requests, connections, log lines) among other things.
+func relays() []Service { return []Service{caddy(), stunnel(), tinyproxy(), rsyslog()} }
 
 const stunnelConf = `foreground = yes
 pid =
@@ -39,7 +39,7 @@ func stunnel() Service {
 	// The clear text goes through the client's side, and comes back from the server's.
 	plain := converse("tcp", "127.0.0.1:1080", step{"hello\n", "hello\n"})
 	return Service{
-		Name: "stunnel", Doc: "TLS before and behind programs that have none", Packages: []string{"stunnel4"},
+		Name: "stunnel", Doc: "TLS before and behind programs that have none", Packages: []string{"stunnel4", "openssl"},
 		Args: []string{"/usr/bin/stunnel4", "/etc/stunnel/whittle.conf"},
 		Dirs: []Dir{{Path: "/var/log/stunnel", Owner: "stunnel4"}},
 		Files: []File{
