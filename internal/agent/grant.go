@@ -74,6 +74,28 @@ func (a *Agent) Grant(ctx context.Context, _ api.Peer, g api.GrantRequest) (out 
 	return out, err
 }
 
+// renewOrders of the containers that were seen. What hundreds of a workload teach together takes hundreds of merges, and is the
+// same for each of them.
+func (s *scholar) renewOrders(who []subject, seen map[key]glance) {
+	type going struct {
+		workload string
+		by       *ward.Orders
+	}
+	fresh := map[going]*ward.Orders{}
+	for _, w := range who {
+		g := seen[w.key]
+		if g.err != nil || w.orders == nil {
+			continue
+		}
+		k := going{w.workload.ID(), w.orders}
+		if _, known := fresh[k]; !known {
+			fresh[k] = s.newOrders(k.workload, k.by)
+		}
+		g.orders = fresh[k]
+		seen[w.key] = g
+	}
+}
+
 // newOrders of a workload whose policy allows something else than the old ones; nil when it does not.
 func (s *scholar) newOrders(id string, old *ward.Orders) *ward.Orders {
 	b := s.books[id]

@@ -167,10 +167,9 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 		}
 		lesson := w.guard(s.agent.Learn(w.workload, trace))
 		s.live(ctx, w, lesson.Policy)
-		seen[w.key] = glance{
-			id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID()), orders: s.newOrders(w.workload.ID(), w.orders),
-		}
+		seen[w.key] = glance{id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID())}
 	}
+	s.renewOrders(j.who, seen)
 	if j.save {
 		s.save(ctx)
 	}
