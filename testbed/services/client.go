@@ -78,7 +78,7 @@ func wants(what, got, want string, err error) error {
 // it is not seen.
 func (i *Instance) Inside(ctx context.Context, args ...string) (string, error) {
 	proc := fmt.Sprintf("/proc/%d/", i.PID)
-	return i.Exec(ctx, append([]string{"nsenter", "--pid=" + proc + "ns/pid", "--root=" + proc + "root", "--"}, args...)...)
+	return i.Exec(ctx, append([]string{"nsenter", "--pid=" + proc + "ns/pid", "--root=" + proc + "root", "--wd=" + proc + "root", "--"}, args...)...)
 }
 
 // signal its init.

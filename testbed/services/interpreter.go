@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interpreters that serve HTTP.
-func interpreters() []Service { return []Service{httpServer(), gunicorn(), node(), puma()} }
+// interpreters, and those that compile while they run, serve HTTP.
+func interpreters() []Service { return []Service{httpServer(), gunicorn(), node(), puma(), java()} }
 
 // page of HTTP has a text in it.
 func page(url, text string) do { return getReady(url, text) }
