@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 type guard struct {
 	whittle, dir, socket string
 	cmd                  *exec.Cmd
+	ended                chan error
 	log                  bytes.Buffer
 	client               *api.Client
 	seen                 int64 // the ID of the last event that was read
@@ -49,7 +51,7 @@ func startGuard(ctx context.Context, whittle, corpus, from string) (*guard, erro
 	g.cmd = exec.Command(whittle, "--socket", g.socket, "--state", g.state(), "agent", "--podman", "", "--mode", "learn", "--corpus", corpus)
 	g.cmd.Stderr = &g.log
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Setpgid: Ctrl-C is ours
-	if err := g.cmd.Start(); err != nil {
+	if err := g.start(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	for range 500 {
@@ -62,6 +64,23 @@ func startGuard(ctx context.Context, whittle, corpus, from string) (*guard, erro
 		time.Sleep(20 * time.Millisecond)
 	}
 	return nil, errors.Join(fmt.Errorf("start the agent: %w", err), g.end(), g.remove())
+}
+
+// start it, by a thread that lives as long as it does: Pdeathsig is sent when the thread ends that made it, and package
+// services ends threads.
+func (g *guard) start() error {
+	started := make(chan error)
+	g.ended = make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := g.cmd.Start()
+		started <- err
+		if err == nil {
+			g.ended <- g.cmd.Wait()
+		}
+	}()
+	return <-started
 }
 
 func (g *guard) state() string { return filepath.Join(g.dir, "state") }
@@ -81,7 +100,7 @@ func (g *guard) end() (err error) {
 	_ = g.cmd.Process.Signal(unix.SIGTERM)
 	late := time.AfterFunc(20*time.Second, func() { _ = g.cmd.Process.Kill() })
 	defer late.Stop()
-	if err := g.cmd.Wait(); err != nil {
+	if err := <-g.ended; err != nil {
 		return fmt.Errorf("stop the agent: %w: %s", err, g.log.String()[max(0, g.log.Len()-2000):])
 	}
 	return nil

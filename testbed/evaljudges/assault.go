@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -110,8 +109,9 @@ func (s *subject) attack(ctx context.Context, a Attack, res *attackResult) error
 	if err := s.load(ctx, e.Instance); err != nil {
 		return err
 	}
-	// An intruder does not come while it boots, whose calls the policy allows: it ends two seconds after the last of them.
-	time.Sleep(bootOver)
+	if err := e.settled(ctx); err != nil {
+		return err
+	}
 	if _, err := e.guard.news(ctx); err != nil {
 		return err
 	}
@@ -135,8 +135,6 @@ func (s *subject) attack(ctx context.Context, a Attack, res *attackResult) error
 	res.Tried = outcomes(made, refusals(before), refusals(after), n)
 	return nil
 }
-
-const bootOver = 2500 * time.Millisecond
 
 // refusals that the agent has counted, by call.
 func refusals(c api.Container) map[string]uint64 {

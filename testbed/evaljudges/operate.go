@@ -60,6 +60,7 @@ func (s *subject) trial(ctx context.Context, ops []services.Op) (l life, done []
 		}
 	}()
 	l.note("load", s.load(ctx, e.Instance))
+	l.note("settle", e.settled(ctx))
 	before, err := e.guard.news(ctx)
 	if err != nil {
 		return l, nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/corpus"
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/testbed/services"
 )
 
@@ -21,6 +22,7 @@ import (
 const (
 	trainings     = 2
 	trainingLoads = 3
+	trainingPause = 3 * time.Second // after its first load: what it does when it has nothing to do
 )
 
 // subject is a service under evaluation.
@@ -143,6 +145,9 @@ func (s *subject) lesson(ctx context.Context, g *guard, during func(context.Cont
 		if err := s.load(ctx, i); err != nil {
 			return err
 		}
+		if n == 0 {
+			time.Sleep(trainingPause)
+		}
 		if n == 0 && during != nil {
 			if err := during(ctx, i); err != nil {
 				return err
@@ -200,6 +205,17 @@ func (s *subject) enforce(ctx context.Context) (e *enforced, err error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return nil, errors.Join(errors.New("it is not enforced"), e.end())
+}
+
+// settled waits until it runs: while it boots, what it does is judged by what a boot may do.
+func (e *enforced) settled(ctx context.Context) error {
+	return services.Eventually(ctx, 45*time.Second, func() error {
+		c, err := e.guard.container(ctx, e.ID)
+		if err == nil && (c.Supervision == nil || c.Supervision.Phase != policy.Run) {
+			err = fmt.Errorf("%s is still in %s", e.ID, c.Phase)
+		}
+		return err
+	})
 }
 
 // end what is left of it.
