@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/testenv"
+	"github.com/whittle-sec/whittle/testbed/services"
+)
+
+// childVariable makes this test binary start a container and wait to be killed.
+const childVariable = "WHITTLE_SERVICES_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		i, err := services.Start(context.Background(), redis(), services.Options{})
+		if err == nil {
+			fmt.Println("started", i.PID, i.Dir)
+		}
+		select {}
+	}
+	testenv.Main(m)
+}
+
+func redis() services.Service {
+	s, _ := services.Find("redis")
+	return s
+}
+
+func need(t *testing.T) {
+	t.Helper()
+	testenv.NeedRoot(t)
+	testenv.NeedRuntime(t, "runc")
+	testenv.NeedTool(t, "unshare", "nsenter", "ip", "redis-server")
+}
+
+// Every service says all that the corpus and the evaluation go by.
+func TestCatalogue(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range services.All() {
+		t.Run(s.Name, func(t *testing.T) {
+			if s.Name == "" || seen[s.Name] || s.Doc == "" || len(s.Packages) == 0 || len(s.Args) == 0 || s.Ready == nil {
+				t.Errorf("%q is not described, or described twice", s.Name)
+			}
+			seen[s.Name] = true
+			ops, load := map[string]bool{}, false
+			for _, op := range s.Ops {
+				if op.Name == "" || ops[op.Name] || op.Doc == "" || op.Do == nil {
+					t.Errorf("operation %q is not described, or described twice", op.Name)
+				}
+				ops[op.Name], load = true, load || !op.Rare
+			}
+			if !load || len(ops) < 2 {
+				t.Errorf("%d operations, load among them: %v; want load and a rare one", len(ops), load)
+			}
+		})
+	}
+}
+
+func TestStart(t *testing.T) {
+	need(t)
+	created, edited := 0, false
+	i, err := services.Start(t.Context(), redis(), services.Options{
+		Edit: func(spec *specs.Spec) error {
+			edited = true
+			score := 500
+			spec.Process.OOMScoreAdj = &score
+			return nil
+		},
+		Created: func(i *services.Instance) error {
+			created = i.PID
+			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", i.PID))
+			if !strings.HasPrefix(string(comm), "runc") {
+				return fmt.Errorf("it is %q already: %w", comm, err)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if !edited || created != i.PID {
+		t.Errorf("edited: %v; created %d, and runs as %d", edited, created, i.PID)
+	}
+	for _, op := range redis().Ops {
+		if op.Name == "load" || op.Name == "bgsave" {
+			if err := op.Do(t.Context(), i); err != nil {
+				t.Errorf("%s: %v", op.Name, err)
+			}
+		}
+	}
+	// A network of its own, outside programs enter it, and nothing of the host's is seen but what is installed.
+	if out, err := i.Exec(t.Context(), "redis-cli", "config", "get", "dir"); err != nil || !strings.Contains(out, "/data") {
+		t.Errorf("redis-cli from outside: %q, %v", out, err)
+	}
+	if home, err := os.ReadDir(i.Path("/root")); err != nil || len(home) > 0 {
+		t.Errorf("it sees %v of the host's /root, %v", home, err)
+	}
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", i.PID))
+	if err != nil || string(score) != "500\n" {
+		t.Errorf("its score is %q, %v; want what was edited", score, err)
+	}
+	dir := i.Dir
+	if err := i.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(i.Remove(), i.Remove()); err != nil {
+		t.Error(err)
+	}
+	gone(t, dir)
+}
+
+// What cannot start leaves nothing behind, and says why.
+func TestStartFails(t *testing.T) {
+	need(t)
+	s := redis()
+	s.Args = append(s.Args, "--no-such-option", "yes")
+	var dir string
+	_, err := services.Start(t.Context(), s, services.Options{Created: func(i *services.Instance) error { dir = i.Dir; return nil }})
+	if err == nil || !strings.Contains(err.Error(), "no-such-option") {
+		t.Errorf("Start = %v, want what redis says", err)
+	}
+	gone(t, dir)
+}
+
+// A harness that is killed leaves nothing behind.
+func TestKilledHarness(t *testing.T) {
+	need(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childVariable+"=yes")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	var dir string
+	if _, err := fmt.Fscanf(out, "started %d %s\n", &pid, &dir); err != nil {
+		t.Errorf("the child: %v", err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err := services.Eventually(t.Context(), 20*time.Second, func() error {
+		if err := unix.Kill(pid, 0); err == nil {
+			return fmt.Errorf("the container's init %d lives", pid)
+		}
+		_, err := os.Stat(dir)
+		if err == nil {
+			return fmt.Errorf("%s is still there", dir)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	gone(t, dir)
+}
+
+// gone tells whether nothing is left of an instance: neither its files nor its cgroups nor its mounts.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	if dir == "" {
+		t.Fatal("there was no instance")
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", dir, err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("a mount is left below %s (%v)", dir, err)
+	}
+	left, err := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/wsvc-%d-*", os.Getpid()))
+	if err != nil || len(left) > 0 {
+		t.Errorf("cgroups are left: %q, %v", left, err)
+	}
+}
