@@ -60,8 +60,7 @@ func judging(f agentFlags) (*agent.Judging, error) {
 	if err != nil {
 		return nil, err
 	}
-	evidence := origin.NewGatherer(0)
-	return &agent.Judging{Evidence: evidence, Rules: recorded.Rules(), Warm: evidence.Warm, Ask: f.ask}, nil
+	return &agent.Judging{Evidence: origin.NewGatherer(0), Rules: recorded.Rules(), Ask: f.ask}, nil
 }
 
 // readCorpus of a file; "" is what whittle came with.

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/judge"
+	"github.com/whittle-sec/whittle/internal/origin"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/supervise"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -18,9 +20,8 @@ import (
 
 // Judging is what the panel of judges needs. Without it, what is not in a policy is refused.
 type Judging struct {
-	Evidence ward.Gatherer
-	Rules    judge.Associations  // nil: that judge is silent
-	Warm     func(pid int) error // reads ahead about the programs of a process
+	Evidence *origin.Gatherer
+	Rules    judge.Associations // nil: that judge is silent
 	// Ask is how long a call that nothing speaks against, and not enough for, waits for a person; 0: it is refused.
 	Ask time.Duration
 }
@@ -33,8 +34,9 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	}
 	who, id := c.key, c.view.WorkloadID
 	of := api.Waiting{Container: c.key.id, Name: c.view.Name, Engine: c.engine, Workload: id, WorkloadName: c.view.WorkloadName}
+	c.held.home = &home{base: a.Judging.Evidence, init: c.view.PID}
 	return &ward.Court{
-		Evidence: a.Judging.Evidence,
+		Evidence: c.held.home,
 		Fleet:    func(call syscalls.Call) judge.Fleet { return a.fleet.asked(id, who, call) },
 		Park: func(h supervise.Held, errno int32, asked judge.Case) bool {
 			return a.desk.park(of, s, h, errno, asked)
@@ -42,11 +44,35 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	}
 }
 
+// home is the evidence about one container, which knows what came with it once its first program runs: a runtime enters the
+// container's root before that.
+type home struct {
+	base *origin.Gatherer
+	init int
+	once sync.Once
+	own  *origin.Gatherer
+}
+
+func (h *home) gatherer() *origin.Gatherer {
+	h.once.Do(func() {
+		h.own = h.base // which looks it up each time
+		if found, err := origin.HomeOf(h.init); err == nil {
+			h.own = h.base.In(found)
+		}
+	})
+	return h.own
+}
+
+// Both is origin.Gatherer's. What the plan refuses is asked by the container's own programs: the runtime's calls it allows.
+func (h *home) Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import) {
+	return h.gatherer().Both(tid, ip, call)
+}
+
 // warm reads ahead about the programs of a container, so that no held call waits for it.
 func (m *model) warm(c *tracked) {
-	if j, pid := m.agent.Judging, c.view.PID; j != nil && j.Warm != nil && pid != 0 {
+	if h, pid := c.held.home, c.view.PID; h != nil && pid != 0 {
 		m.agent.start(func() {
-			if err := j.Warm(pid); err != nil {
+			if err := h.gatherer().Warm(pid); err != nil {
 				m.agent.Log.Debug("read ahead for the panel", "container", c.view.Name, "err", err)
 			}
 		})

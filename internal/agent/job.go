@@ -105,11 +105,12 @@ func (j finishJob) do(ctx context.Context, s *scholar) func(*model) {
 		trace.Account.Cut = j.how.gap
 	}
 	lesson := j.guard(s.agent.Learn(j.workload, trace))
-	s.fold(ctx, j.subject, lesson.Policy)
+	fresh := s.fold(ctx, j.subject, lesson)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
 		j.who.exact(trace.Denied)
 		m.tally(j.who)
+		m.tellDoubts(j.who, fresh)
 		view := observedView(j.who.view, lesson)
 		what := "ended"
 		if !j.how.ended {
@@ -143,9 +144,10 @@ func (j releaseJob) do(ctx context.Context, s *scholar) func(*model) {
 		return func(m *model) { m.event(kindProblem, j.who, fmt.Sprintf("release %s: %v", j.who.view.Name, err)) }
 	}
 	lesson := j.guard(s.agent.Learn(j.workload, trace))
-	s.fold(ctx, j.subject, lesson.Policy)
+	fresh := s.fold(ctx, j.subject, lesson)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
+		m.tellDoubts(j.who, fresh)
 		m.event(kindRelease, j.who, j.who.view.Name+" has settled and its stop is known: it is no longer observed")
 	}
 }
@@ -166,8 +168,8 @@ func (j surveyJob) do(ctx context.Context, s *scholar) func(*model) {
 			continue
 		}
 		lesson := w.guard(s.agent.Learn(w.workload, trace))
-		s.live(ctx, w, lesson.Policy)
-		seen[w.key] = glance{id: w.id, lesson: lesson, stopKnown: s.stopKnown(w.workload.ID())}
+		fresh := s.live(ctx, w, lesson)
+		seen[w.key] = glance{id: w.id, lesson: lesson, doubts: fresh, stopKnown: s.stopKnown(w.workload.ID())}
 	}
 	s.renewOrders(j.who, seen)
 	if j.save {
@@ -187,6 +189,7 @@ type glance struct {
 	id        kernel.ID
 	lesson    Lesson
 	stopKnown bool
+	doubts    []doubt
 	orders    *ward.Orders // when the policy has become another since
 	err       error
 }

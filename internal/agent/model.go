@@ -42,12 +42,14 @@ const (
 	kindExported  = "exported"
 	kindJudged    = judge.KindJudged
 	kindAsked     = "asked"
+
+	kindQuarantined = "quarantined"
 )
 
 // Kinds of events in the journal.
 var Kinds = []string{
 	kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem,
-	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot, kindJudged, kindAsked,
+	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot, kindJudged, kindAsked, kindQuarantined,
 }
 
 // model of the containers. Only the owner touches it.

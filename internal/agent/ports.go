@@ -71,16 +71,17 @@ type Floor struct {
 
 // Lesson of one container so far.
 type Lesson struct {
-	Policy  policy.Policy // proposed from this container alone
-	Phase   policy.Phase  // the phase that it is in now
-	BootEnd time.Duration // since the container was added; 0 while booting
-	Speaker time.Duration // where SPEAKER's rule, the baseline, would have ended booting; 0 if it would not yet
+	Policy  policy.Policy            // proposed from this container alone
+	Phase   policy.Phase             // the phase that it is in now
+	BootEnd time.Duration            // since the container was added; 0 while booting
+	Origins map[syscalls.Call]string // of the service's calls, by the name of the memory, where it is known
+	Speaker time.Duration            // where SPEAKER's rule, the baseline, would have ended booting; 0 if it would not yet
 }
 
 // Learn is package learn with its default configuration.
 func Learn(w workload.Workload, t observe.Trace) Lesson {
 	r := learn.Analyse(t, learn.Default())
-	l := Lesson{Policy: learn.Propose(w, t, r), Phase: r.Phase}
+	l := Lesson{Policy: learn.Propose(w, t, r), Phase: r.Phase, Origins: learn.Origins(t)}
 	if r.Cut.BootEnd < len(r.Cut.Of) {
 		l.BootEnd = r.Cut.Ready
 	}

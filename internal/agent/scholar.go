@@ -9,6 +9,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 // maxPending events wait in memory while the store fails; then the oldest are dropped and counted.
@@ -32,6 +33,7 @@ type book struct {
 	dirty   bool
 	started bool // base holds anything
 	live    map[key]policy.Policy
+	told    map[syscalls.Call]bool // of what is in quarantine
 }
 
 // study does jobs until ctx is done.
@@ -76,6 +78,7 @@ func (s *scholar) book(ctx context.Context, id string) *book {
 	b.loaded = true
 	if ok {
 		b.add(stored)
+		b.doubts() // told when they came
 	}
 	return b
 }
@@ -101,19 +104,22 @@ func (b *book) whole() policy.Policy {
 }
 
 // live replaces what a running container teaches so far.
-func (s *scholar) live(ctx context.Context, who subject, p policy.Policy) {
+func (s *scholar) live(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
-	b.live[who.key] = p
+	b.live[who.key] = b.trusted(who.key, l)
 	b.dirty = true
+	return b.doubts()
 }
 
 // fold what a container taught into the book, and store it.
-func (s *scholar) fold(ctx context.Context, who subject, p policy.Policy) {
+func (s *scholar) fold(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
 	delete(b.live, who.key)
-	b.add(p)
+	b.add(b.trusted(who.key, l))
 	b.dirty = true
+	fresh := b.doubts()
 	s.saveBook(ctx, who.workload.ID(), b, "learned from "+who.engine+" container "+short(who.key.id))
+	return fresh
 }
 
 // save every book that changed, and what could not be stored before.

@@ -139,9 +139,10 @@ func (j settleJob) do(ctx context.Context, s *scholar) func(*model) {
 		return func(m *model) { m.event(kindProblem, j.who, fmt.Sprintf("settle %s: %v", j.who.view.Name, err)) }
 	}
 	lesson := j.guard(s.agent.Learn(j.workload, trace))
-	s.fold(ctx, j.subject, lesson.Policy)
+	fresh := s.fold(ctx, j.subject, lesson)
 	s.floor(ctx, j.reg, trace)
 	return func(m *model) {
+		m.tellDoubts(j.who, fresh)
 		m.event(kindRelease, j.who, j.who.view.Name+" is no longer observed: no task of the host pays for its calls; what it asks for beyond its filter is held")
 	}
 }

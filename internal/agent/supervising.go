@@ -108,6 +108,7 @@ type held struct {
 	done    chan struct{} // closed when the container is no longer supervised
 	attest  attestation
 	rates   rates
+	home    *home                // nil: no panel
 	program []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
 
 	confirmed bool // the record says that the filter is in the kernel

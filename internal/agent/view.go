@@ -36,6 +36,7 @@ func (m *model) learned(c *tracked, g glance) {
 	for _, n := range changes(before, after, newCalls(c.calls, calls)) {
 		m.event(n.kind, c, n.text)
 	}
+	m.tellDoubts(c, g.doubts)
 	c.view, c.calls = after, calls
 	if g.orders != nil && c.held != nil {
 		c.held.ward.SetOrders(g.orders)

@@ -12,7 +12,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
-// Court is who is asked about what the plan refuses. All wards share the evidence; Fleet and Park are the container's own.
+// Court is who is asked about what the plan refuses.
 type Court struct {
 	Evidence Gatherer
 	// Fleet is what the workload's other containers needed, and notes that this one does.
@@ -21,10 +21,9 @@ type Court struct {
 	Park func(h supervise.Held, errno int32, c judge.Case) bool
 }
 
-// Gatherer is origin.Gatherer.
+// Gatherer is an origin.Gatherer of one container.
 type Gatherer interface {
-	Origin(tid int, ip uint64) judge.Origin
-	Import(tid int, call syscalls.Call) judge.Import
+	Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import)
 }
 
 // A refusal is repeated without asking the panel again for so long: a flood must cost little. What would be allowed is never
@@ -67,9 +66,10 @@ func (w *Ward) consult(h supervise.Held, asker plan.Asker, a plan.Answer, o *Ord
 	if asker.Lane != observe.LaneService && asker.Lane != observe.LaneExec {
 		c.Question.Lane = observe.LaneService // whose role is not known: the strictest
 	}
-	c.Evidence.Origin = w.court.Evidence.Origin(h.TID, h.IP)
-	c.Evidence.Import = w.court.Evidence.Import(h.TID, h.Call)
-	c.Evidence.Fleet = w.court.Fleet(h.Call)
+	c.Evidence.Origin, c.Evidence.Import = w.court.Evidence.Both(h.TID, h.IP, h.Call)
+	if !a.Arguments { // the others' may have been others
+		c.Evidence.Fleet = w.court.Fleet(h.Call)
+	}
 	c.Decision = o.Panel.Decide(c.Question, c.Evidence)
 	if !w.valid(h) {
 		// What was read may be about another thread by now; nobody waits for this answer.
