@@ -34,24 +34,29 @@ func (b *book) trusted(who key, l Lesson) policy.Policy {
 	return policy.Quarantine(l.Policy, why)
 }
 
-// runsWith counts the other containers of the workload, and those of them that made the call.
+// runsWith counts the other containers of the workload, and those of them that made the call: one is enough, so no more are
+// looked for, of hundreds.
 func (b *book) runsWith(who key, call syscalls.Call) (runs, of int) {
+	made := func(p policy.Policy) bool {
+		calls := p.ABIs[call.ABI]
+		return calls != nil && calls.Evidence[call.Nr].Runs > 0
+	}
+	of = len(b.live)
+	if _, own := b.live[who]; own {
+		of--
+	}
 	if b.started {
-		of = b.base.Account.Runs
-		if calls := b.base.ABIs[call.ABI]; calls != nil {
-			runs = calls.Evidence[call.Nr].Runs
+		of += b.base.Account.Runs
+		if made(b.base) {
+			return 1, of
 		}
 	}
 	for k, p := range b.live {
-		if k == who {
-			continue
-		}
-		of++
-		if calls := p.ABIs[call.ABI]; calls != nil && calls.Evidence[call.Nr].Count > 0 {
-			runs++
+		if k != who && made(p) {
+			return 1, of
 		}
 	}
-	return runs, of
+	return 0, of
 }
 
 // classOf an origin, by the name that observation gave it. A name that the panel does not know is no evidence.
@@ -68,12 +73,13 @@ type doubt struct {
 	why  string
 }
 
-// doubts are the calls in quarantine that were not told of yet.
-func (b *book) doubts() (fresh []doubt) {
-	for abi, calls := range b.whole().ABIs {
+// doubts are the calls of a container's policy that are in quarantine and were not told of yet. What the workload is
+// trusted with is in none (policy.Merge).
+func (b *book) doubts(p policy.Policy) (fresh []doubt) {
+	for abi, calls := range p.ABIs {
 		for _, nr := range slices.Sorted(maps.Keys(calls.Quarantined)) {
 			call := syscalls.Call{ABI: abi, Nr: nr}
-			if b.told[call] {
+			if known := b.base.ABIs[abi]; b.told[call] || known != nil && known.All().Has(nr) {
 				continue
 			}
 			if b.told == nil {

@@ -66,21 +66,24 @@ func TestQuarantine(t *testing.T) {
 func TestRunsWith(t *testing.T) {
 	call := syscalls.Call{ABI: syscalls.X86_64, Nr: 95}
 	made := func(runs int) policy.Policy {
-		p := policy.Policy{Account: policy.Account{Runs: 3}, ABIs: map[syscalls.ABI]*policy.Calls{syscalls.X86_64: {
+		return policy.Policy{Account: policy.Account{Runs: 3}, ABIs: map[syscalls.ABI]*policy.Calls{syscalls.X86_64: {
 			Evidence: map[uint32]policy.Evidence{95: {Count: 1, Runs: runs}},
 		}}}
-		if runs == 0 {
-			p.ABIs[syscalls.X86_64].Evidence = nil
-		}
-		return p
 	}
 	me, other, third := key{"podman", "me"}, key{"podman", "other"}, key{"podman", "third"}
-	b := book{live: map[key]policy.Policy{me: made(1), other: made(1), third: made(0)}}
-	if runs, of := b.runsWith(me, call); runs != 1 || of != 2 {
-		t.Errorf("beside two: in %d of %d", runs, of)
-	}
-	b.base, b.started = made(2), true
-	if runs, of := b.runsWith(me, call); runs != 3 || of != 5 {
-		t.Errorf("beside two, after three: in %d of %d", runs, of)
+	for _, tt := range []struct {
+		name     string
+		b        book
+		runs, of int
+	}{
+		{"alone", book{live: map[key]policy.Policy{me: made(1)}}, 0, 0},
+		{"beside two that did not", book{live: map[key]policy.Policy{me: made(1), other: made(0), third: made(0)}}, 0, 2},
+		{"beside one that did", book{live: map[key]policy.Policy{me: made(1), other: made(1), third: made(0)}}, 1, 2},
+		{"after three that did not", book{base: made(0), started: true, live: map[key]policy.Policy{me: made(1)}}, 0, 3},
+		{"after some that did, and ended", book{base: made(2), started: true}, 1, 3},
+	} {
+		if runs, of := tt.b.runsWith(me, call); runs != tt.runs || of != tt.of {
+			t.Errorf("%s: in %d of %d, want %d of %d", tt.name, runs, of, tt.runs, tt.of)
+		}
 	}
 }

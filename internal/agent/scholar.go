@@ -78,7 +78,7 @@ func (s *scholar) book(ctx context.Context, id string) *book {
 	b.loaded = true
 	if ok {
 		b.add(stored)
-		b.doubts() // told when they came
+		b.doubts(stored) // told when they came
 	}
 	return b
 }
@@ -106,18 +106,20 @@ func (b *book) whole() policy.Policy {
 // live replaces what a running container teaches so far.
 func (s *scholar) live(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
-	b.live[who.key] = b.trusted(who.key, l)
+	p := b.trusted(who.key, l)
+	b.live[who.key] = p
 	b.dirty = true
-	return b.doubts()
+	return b.doubts(p)
 }
 
 // fold what a container taught into the book, and store it.
 func (s *scholar) fold(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
 	delete(b.live, who.key)
-	b.add(b.trusted(who.key, l))
+	p := b.trusted(who.key, l)
+	fresh := b.doubts(p)
+	b.add(p)
 	b.dirty = true
-	fresh := b.doubts()
 	s.saveBook(ctx, who.workload.ID(), b, "learned from "+who.engine+" container "+short(who.key.id))
 	return fresh
 }
