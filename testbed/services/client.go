@@ -74,8 +74,8 @@ func wants(what, got, want string, err error) error {
 	return nil
 }
 
-// Inside runs a program in the container's network, process ids and files, but outside of its cgroup: as its own
-// it is not seen.
+// Inside runs a program in the container's network, process ids and files, but outside of its cgroup: it is not seen as
+// the container's, and no filter is on it. Its mount namespace is the host's, by which containers may be told apart, too.
 func (i *Instance) Inside(ctx context.Context, args ...string) (string, error) {
 	proc := fmt.Sprintf("/proc/%d/", i.PID)
 	return i.Exec(ctx, append([]string{"nsenter", "--pid=" + proc + "ns/pid", "--root=" + proc + "root", "--wd=" + proc + "root", "--"}, args...)...)
@@ -86,8 +86,7 @@ func signal(s unix.Signal) do {
 	return func(_ context.Context, i *Instance) error { return i.Signal(s) }
 }
 
-// changed replaces a text in a file of it. What the old text was is told only the first time that an operation is done, so
-// old must be in new.
+// changed replaces a text in a file of it, as who configures it would. An old text that is in the new one lets it be done again.
 func changed(name, old, new string) do {
 	return func(_ context.Context, i *Instance) error { return i.replace(name, old, new) }
 }
