@@ -33,6 +33,7 @@ type book struct {
 	dirty   bool
 	started bool // base holds anything
 	live    map[key]policy.Policy
+	total   sum                    // of live
 	told    map[syscalls.Call]bool // of what is in quarantine
 }
 
@@ -93,14 +94,14 @@ func (b *book) add(p policy.Policy) {
 
 // whole is everything known.
 func (b *book) whole() policy.Policy {
-	p, started := b.base, b.started
-	for _, live := range b.live {
-		if started {
-			live = policy.Merge(p, live)
-		}
-		p, started = live, true
+	live, some := b.total.merged()
+	if !some {
+		return b.base
 	}
-	return p
+	if b.started {
+		live = policy.Merge(b.base, live)
+	}
+	return live
 }
 
 // live replaces what a running container teaches so far.
@@ -108,6 +109,7 @@ func (s *scholar) live(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
 	p := b.trusted(who.key, l)
 	b.live[who.key] = p
+	b.total.put(who.key, p)
 	b.dirty = true
 	return b.doubts(p)
 }
@@ -116,6 +118,7 @@ func (s *scholar) live(ctx context.Context, who subject, l Lesson) []doubt {
 func (s *scholar) fold(ctx context.Context, who subject, l Lesson) []doubt {
 	b := s.book(ctx, who.workload.ID())
 	delete(b.live, who.key)
+	b.total.remove(who.key)
 	p := b.trusted(who.key, l)
 	fresh := b.doubts(p)
 	b.add(p)
