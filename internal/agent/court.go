@@ -112,12 +112,22 @@ func verdictWord(v judge.Verdict) string {
 	return "refused"
 }
 
+// maxCaseData is what a row of the journal takes (package store); one that is larger would keep all others out.
+const maxCaseData = 16 << 10
+
+// caseData is the case, with its texts as short as they must be: the container made the names in it.
 func caseData(c judge.Case) json.RawMessage {
-	data, err := json.Marshal(c)
-	if err != nil {
-		return nil // strings and numbers only
+	for limit := 512; limit >= 16; limit /= 2 {
+		data, err := json.Marshal(c)
+		if err != nil {
+			return nil // strings and numbers only
+		}
+		if len(data) <= maxCaseData {
+			return data
+		}
+		c = c.Short(limit)
 	}
-	return data
+	return nil
 }
 
 // inferJob puts a call into the policy that the panel has vouched for.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/whittle-sec/whittle/internal/workload"
 )
@@ -119,32 +120,35 @@ func caseOf(raw []byte) (c Case, ok bool, err error) {
 const KindJudged = "judged"
 
 // clean makes a case that came from anywhere safe to show and to keep.
-func clean(c *Case) {
+func clean(c *Case) { *c = c.Short(maxText) }
+
+// Short is the case with no text longer than limit, and printable. Containers name files: a case holds their names several
+// times over, and a journal bounds its rows. It shares nothing with c that it changes.
+func (c Case) Short(limit int) Case {
+	cut := func(s string) string { return workload.Printable(s, limit) }
+	cutAll := func(list []string) []string {
+		list = slices.Clone(list[:min(len(list), maxList)])
+		for i := range list {
+			list[i] = cut(list[i])
+		}
+		return list
+	}
 	for _, s := range []*string{&c.Workload, &c.Question.Role, &c.Question.Refusal, &c.Evidence.Origin.Path,
 		&c.Evidence.Origin.BuildID, &c.Evidence.Origin.Why, &c.Evidence.Import.Object, &c.Evidence.Import.Symbol,
 		&c.Evidence.Import.Why, &c.Decision.Why} {
-		*s = printable(*s)
+		*s = cut(*s)
 	}
 	d := &c.Decision
-	d.Votes = d.Votes[:min(len(d.Votes), maxList)]
+	d.Votes = slices.Clone(d.Votes[:min(len(d.Votes), maxList)])
 	for i := range d.Votes {
 		v := &d.Votes[i]
-		v.Judge, v.Why = printable(v.Judge), printable(v.Why)
+		v.Judge, v.Why = cut(v.Judge), cut(v.Why)
 		if v.Rule != nil {
-			v.Rule.Then = printable(v.Rule.Then)
-			v.Rule.If = printables(v.Rule.If)
-			v.Rule.Sources = printables(v.Rule.Sources)
+			r := *v.Rule
+			r.Then, r.If, r.Sources = cut(r.Then), cutAll(r.If), cutAll(r.Sources)
+			v.Rule = &r
 		}
 	}
-	d.Changed = printables(d.Changed)
+	d.Changed = cutAll(d.Changed)
+	return c
 }
-
-func printables(list []string) []string {
-	list = list[:min(len(list), maxList)]
-	for i := range list {
-		list[i] = printable(list[i])
-	}
-	return list
-}
-
-func printable(s string) string { return workload.Printable(s, maxText) }
