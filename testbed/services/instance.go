@@ -25,7 +25,7 @@ import (
 // Options of Start. The zero Options are a plain container of runc.
 type Options struct {
 	// Runtime is the command line that stands for the OCI runtime; nil is runc, or crun where that is all there is. Its own
-	// arguments (--root …) are appended.
+	// arguments (--root …) are appended. The last word of it that names runc or crun is who removes the container.
 	Runtime []string
 	// Edit the container's config.json before it is made.
 	Edit func(*specs.Spec) error
@@ -77,6 +77,12 @@ func newInstance(ctx context.Context, s Service, o Options) (i *Instance, err er
 	}
 	if len(i.runtime) == 0 {
 		i.runtime = []string{name}
+	}
+	// Who made the container removes it, without what is around it: that may have ended. The state is the runtime's own.
+	for _, arg := range i.runtime {
+		if base := filepath.Base(arg); base == "runc" || base == "crun" {
+			name = arg
+		}
 	}
 	hybrid, err := testbed.Hybrid()
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 type keeper struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
-	log   string
+	log   *os.File // its stderr: it outlives the file's name
 	dir   string
 }
 
@@ -33,40 +33,41 @@ if [ -n "$4" ]; then mount --bind /dev/null "$4/cgroup.controllers" || exit 1; f
 mount -t overlay overlay -o lowerdir=/,upperdir="$1/upper",workdir="$1/overlay" "$1/rootfs" || exit 1
 echo up
 cat >/dev/null
+left=0
 for i in 1 2 3 4 5; do
 	[ -e "$1/state/$2" ] || break
 	"$3" --root "$1/state" delete --force "$2" && break
+	[ $i = 5 ] && left=1
 	sleep 0.2
 done
-cd / && umount "$1/rootfs" && rm -rf "$1"
+cd / && umount "$1/rootfs" && rm -rf "$1" && exit $left
 `
 
 func newKeeper(ctx context.Context, dir, id, runtime, hybrid string) (*keeper, error) {
-	log, err := os.Create(dir + "/keeper.log")
+	log, err := os.OpenFile(dir+"/keeper.log", os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
 	// Not CommandContext: it must live to clean up, and ends with stdin. A session of its own: Ctrl-C is not for it.
 	cmd := exec.Command("unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", keep, "sh", dir, id, runtime, hybrid)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Stderr = log
-	k := &keeper{cmd: cmd, log: log.Name(), dir: dir}
+	k := &keeper{cmd: cmd, log: log, dir: dir}
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, log.Close())
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, errors.Join(err, in.Close())
+		return nil, errors.Join(err, in.Close(), log.Close())
 	}
 	k.stdin = in
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, in.Close())
+		return nil, errors.Join(err, in.Close(), log.Close())
 	}
 	line, _ := bufio.NewReader(out).ReadString('\n')
 	if line != "up\n" || ctx.Err() != nil {
-		text, _ := os.ReadFile(k.log)
+		text, _ := os.ReadFile(dir + "/keeper.log")
 		err := fmt.Errorf("make namespaces and an overlay over /: %s", strings.TrimSpace(string(text)))
 		return nil, errors.Join(err, ctx.Err(), k.end())
 	}
@@ -83,10 +84,12 @@ func (k *keeper) pid() string { return strconv.Itoa(k.cmd.Process.Pid) }
 // end it, and everything that it keeps.
 func (k *keeper) end() error {
 	err := k.stdin.Close()
-	if wait := k.cmd.Wait(); wait != nil {
-		text, _ := os.ReadFile(k.log)
+	wait := k.cmd.Wait()
+	text, _ := io.ReadAll(io.NewSectionReader(k.log, 0, 1<<16))
+	if wait != nil {
 		err = errors.Join(err, fmt.Errorf("remove a container: %w: %s", wait, strings.TrimSpace(string(text))))
 	}
+	err = errors.Join(err, k.log.Close())
 	if _, gone := os.Stat(k.dir); gone == nil {
 		err = errors.Join(err, os.RemoveAll(k.dir))
 	}

@@ -71,8 +71,18 @@ func TestCatalogue(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	need(t)
+	for _, runtime := range []string{"runc", "crun"} {
+		t.Run(runtime, func(t *testing.T) {
+			testenv.NeedRuntime(t, runtime)
+			start(t, runtime)
+		})
+	}
+}
+
+func start(t *testing.T, runtime string) {
 	created, edited := 0, false
 	i, err := services.Start(t.Context(), redis(), services.Options{
+		Runtime: []string{"env", runtime}, // as below something that runs it
 		Edit: func(spec *specs.Spec) error {
 			edited = true
 			score := 500
@@ -82,7 +92,7 @@ func TestStart(t *testing.T) {
 		Created: func(i *services.Instance) error {
 			created = i.PID
 			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", i.PID))
-			if !strings.HasPrefix(string(comm), "runc") {
+			if strings.HasPrefix(string(comm), "redis") {
 				return fmt.Errorf("it is %q already: %w", comm, err)
 			}
 			return nil
@@ -124,7 +134,7 @@ func TestStart(t *testing.T) {
 	if err := errors.Join(i.Remove(), i.Remove()); err != nil {
 		t.Error(err)
 	}
-	gone(t, dir)
+	gone(t, dir, os.Getpid())
 }
 
 // What cannot start leaves nothing behind, and says why.
@@ -137,7 +147,7 @@ func TestStartFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no-such-option") {
 		t.Errorf("Start = %v, want what redis says", err)
 	}
-	gone(t, dir)
+	gone(t, dir, os.Getpid())
 }
 
 // A harness that is killed leaves nothing behind.
@@ -175,11 +185,11 @@ func TestKilledHarness(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	gone(t, dir)
+	gone(t, dir, cmd.Process.Pid)
 }
 
-// gone tells whether nothing is left of an instance: neither its files nor its cgroups nor its mounts.
-func gone(t *testing.T, dir string) {
+// gone tells whether nothing is left of an instance that a process started: neither its files nor its cgroups nor its mounts.
+func gone(t *testing.T, dir string, owner int) {
 	t.Helper()
 	if dir == "" {
 		t.Fatal("there was no instance")
@@ -191,8 +201,10 @@ func gone(t *testing.T, dir string) {
 	if err != nil || strings.Contains(string(mounts), dir) {
 		t.Errorf("a mount is left below %s (%v)", dir, err)
 	}
-	left, err := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/wsvc-%d-*", os.Getpid()))
-	if err != nil || len(left) > 0 {
-		t.Errorf("cgroups are left: %q, %v", left, err)
+	for _, pattern := range []string{"/sys/fs/cgroup/wsvc-%d-*", "/sys/fs/cgroup/*/wsvc-%d-*"} {
+		left, err := filepath.Glob(fmt.Sprintf(pattern, owner))
+		if err != nil || len(left) > 0 {
+			t.Errorf("cgroups are left: %q, %v", left, err)
+		}
 	}
 }
