@@ -108,7 +108,7 @@ func TestKeysAreDescribed(t *testing.T) {
 	for _, v := range []any{
 		api.Status{}, api.Container{}, workload.Container{}, api.Refusal{}, api.Summary{}, api.Revision{}, api.Event{}, finding{},
 		api.Supervision{}, api.HeldLine{}, api.ModeState{}, api.AttachResult{}, api.AttachedProcess{}, api.GrantResult{},
-		api.Waiting{}, api.Judged{}, replayed{}, explained{}, judged{},
+		api.Waiting{}, api.Judged{}, replayed{}, explained{}, judged{}, statusPage{},
 		score{}, filter.Audit{}, policy.Explanation{}, policy.Change{}, planned{}, plannedPhase{}, plannedCall{},
 	} {
 		for f := range reflect.TypeOf(v).Fields() {

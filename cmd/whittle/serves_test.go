@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/policy"
 )
 
 // answers is an agent that says what a script wrote down, and writes down what it was asked.
@@ -25,6 +26,7 @@ type answers struct {
 	Mode        []api.ModeState
 	Attached    api.AttachResult
 	Granted     map[string]api.GrantResult // by call
+	Policies    map[string]policy.Policy   // by workload ID
 	Waits       []api.Waiting
 	Settled     map[string]api.Judged // by ID; Waiting is filled in
 	Journal     []api.Event
@@ -55,6 +57,14 @@ func (f *answers) answer(question any) error {
 }
 
 func (f *answers) Status(context.Context) (api.Status, error) { return f.Stat, nil }
+
+func (f *answers) PolicyVersion(_ context.Context, ref string, _ int) (policy.Policy, error) {
+	p, ok := f.Policies[ref]
+	if !ok {
+		return p, fmt.Errorf("workload %q: %w", ref, api.ErrNotFound)
+	}
+	return p, nil
+}
 
 func (f *answers) Modes(_ context.Context, ref string) (all []api.ModeState, err error) {
 	for _, m := range f.Mode {

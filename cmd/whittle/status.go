@@ -49,10 +49,13 @@ func newStatus(a *app) *cobra.Command {
 }
 
 // statusOf all containers, or of those that a name or id matches.
-func statusOf(ctx context.Context, client *api.Client, one string) (api.Status, error) {
+func statusOf(ctx context.Context, client *api.Client, one string) (statusPage, error) {
 	s, err := client.Status(ctx)
-	if err != nil || one == "" {
-		return s, err
+	if err != nil {
+		return statusPage{}, err
+	}
+	if one == "" {
+		return pageOf(ctx, client, s)
 	}
 	var match []api.Container
 	for _, c := range s.Containers {
@@ -61,11 +64,11 @@ func statusOf(ctx context.Context, client *api.Client, one string) (api.Status, 
 		}
 	}
 	if len(match) == 0 {
-		return s, hint.Add(fmt.Errorf("no running container or workload is called %q", oneLine(one)),
+		return statusPage{}, hint.Add(fmt.Errorf("no running container or workload is called %q", oneLine(one)),
 			"whittle status shows those that run, whittle policy list those that were learned")
 	}
 	s.Containers = match
-	return s, nil
+	return pageOf(ctx, client, s)
 }
 
 // isCalled tells whether a container's name, or the beginning of an ID or of its workload's name, is this.
@@ -82,7 +85,7 @@ func (a *app) watchStatus(ctx context.Context, client *api.Client, one string) e
 	defer tick.Stop()
 	draw, lines := a.redraw, map[string]string{}
 	if !isTerminal(a.out) {
-		draw = func(s api.Status) error { return printChanges(a.out, s, lines) }
+		draw = func(s statusPage) error { return printChanges(a.out, s.Status, lines) }
 	}
 	for {
 		s, err := statusOf(ctx, client, one)
@@ -105,7 +108,7 @@ func (a *app) watchStatus(ctx context.Context, client *api.Client, one string) e
 	}
 }
 
-func (a *app) redraw(s api.Status) error {
+func (a *app) redraw(s statusPage) error {
 	var page bytes.Buffer
 	page.WriteString("\x1b[H\x1b[J") // home, clear to the end
 	if err := a.printStatus(&page, s); err != nil {
@@ -129,7 +132,7 @@ func printChanges(w io.Writer, s api.Status, shown map[string]string) error {
 	return nil
 }
 
-func (a *app) printStatus(out io.Writer, s api.Status) error {
+func (a *app) printStatus(out io.Writer, s statusPage) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "agent %s, pid %d, up %s", s.Version, s.PID, time.Since(s.Started).Round(time.Second))
 	if len(s.Engines) > 0 {
@@ -139,6 +142,7 @@ func (a *app) printStatus(out io.Writer, s api.Status) error {
 	for _, p := range append(deviations(s.Containers), s.Problems...) {
 		fmt.Fprintf(w, "problem: %s\n", oneLine(p))
 	}
+	a.printDecisions(w, s)
 	if len(s.Containers) == 0 {
 		fmt.Fprintln(w, "no containers")
 		return w.Flush()
