@@ -2,11 +2,337 @@
 
 package main
 
-import "context"
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
-// latency of a verdict, in microseconds.
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/corpus"
+	"github.com/whittle-sec/whittle/internal/judge"
+	"github.com/whittle-sec/whittle/internal/kernel"
+	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/origin"
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/supervise"
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/ward"
+)
+
+// asker is the program that makes held calls, through the C library as services do.
+//
+//go:embed asker.py
+var asker string
+
+// latency of held calls as their caller sees it, in microseconds.
 type latency struct {
-	Lines []string
+	Plan    spread // the call is in the policy: the plan's answer, without the panel
+	Cached  spread // the panel's time beyond that, for evidence that was read before
+	Cold    spread // the same, for evidence of which nothing was read before
+	Alone   spread // another container's calls that the plan answers, when nothing else happens
+	Beside  spread // the same, while one container's evidence is being read all the time
+	Blocked spread // the same, while the evidence of one container takes 100 ms each time
 }
 
-func measureLatency(context.Context) (*latency, error) { return &latency{}, nil }
+// spread of measurements.
+type spread struct {
+	N           int
+	Median, P99 float64
+}
+
+func us(v float64) string { return fmt.Sprintf("%.1f µs", v) }
+
+func spreadOf(values []float64) (s spread) {
+	if len(values) == 0 {
+		return s
+	}
+	values = slices.Clone(values)
+	slices.Sort(values)
+	return spread{len(values), values[len(values)/2], values[len(values)*99/100]}
+}
+
+// beyond is what a spread has more than another.
+func (s spread) beyond(base spread) spread {
+	return spread{s.N, s.Median - base.Median, s.P99 - base.P99}
+}
+
+// fixed is a kernel that knows one process.
+type fixed struct{}
+
+const askerRole = "/usr/bin/python3"
+
+func (fixed) Who(kernel.ID, int) (kernel.Who, bool) {
+	return kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: askerRole}}, true
+}
+func (fixed) Stage(kernel.ID) (observe.Stage, bool) { return observe.StageRun, true }
+
+// cold reads everything anew for every question.
+type cold struct{ home origin.Home }
+
+func (c cold) Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import) {
+	return origin.NewGatherer(0).In(c.home).Both(tid, ip, call)
+}
+
+// stuck takes its time.
+type stuck struct{ ward.Gatherer }
+
+func (s stuck) Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import) {
+	time.Sleep(100 * time.Millisecond)
+	return s.Gatherer.Both(tid, ip, call)
+}
+
+// process is an asker whose calls are held.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startAsker and give its listener to a supervisor.
+func startAsker(s *supervise.Supervisor, id supervise.Container, evidence func(pid int) (ward.Gatherer, error), o *ward.Orders) (p *process, err error) {
+	p = &process{cmd: exec.Command(askerRole, "-c", asker, fmt.Sprint(unix.SYS_UMASK), fmt.Sprint(unix.SYS_GETPPID))}
+	p.cmd.Stderr = os.Stderr
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewReaderSize(out, 1<<20)
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.end()
+		}
+	}()
+	line, err := p.out.ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("the asker does not start: %w", err)
+	}
+	fd, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return nil, err
+	}
+	pid := p.cmd.Process.Pid
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pidfd)
+	listener, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return nil, err
+	}
+	g, err := evidence(pid)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(listener))
+	}
+	w := ward.New(fixed{}, 1, pid, o, ward.Enforce, time.Now)
+	w.Consults(&ward.Court{
+		Evidence: g, Fleet: func(syscalls.Call) judge.Fleet { return judge.Fleet{} },
+		Park: func(supervise.Held, int32, judge.Case) bool { return false },
+	})
+	return p, s.Add(id, listener, w.Judge)
+}
+
+func (p *process) end() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+// time both calls, so many times: that for the panel, and that for the plan.
+func (p *process) time(n int) (panel, plan []float64, err error) {
+	if _, err := fmt.Fprintf(p.in, "time %d\n", n); err != nil {
+		return nil, nil, err
+	}
+	for _, to := range []*[]float64{&panel, &plan} {
+		line, err := p.out.ReadString('\n')
+		if err != nil {
+			return nil, nil, err
+		}
+		for field := range strings.FieldsSeq(line) {
+			ns, err := strconv.ParseFloat(field, 64)
+			if err != nil {
+				return nil, nil, err
+			}
+			*to = append(*to, ns/1000)
+		}
+	}
+	return panel, plan, nil
+}
+
+// policyOfAsker allows getppid, and not umask.
+func policyOfAsker() (p policy.Policy, err error) {
+	abi, ok := syscalls.Native(runtime.GOARCH)
+	if !ok {
+		return p, errors.New("the calls of this machine are not known")
+	}
+	var set syscalls.Set
+	for _, name := range []string{"getppid", "read", "write", "futex", "mmap", "munmap", "brk", "recvfrom", "sendto"} {
+		if nr, ok := syscalls.Number(abi, name); ok {
+			set.Add(nr)
+		}
+	}
+	phases := map[policy.Phase]syscalls.Set{policy.Boot: set, policy.Run: set}
+	p.Workload.Image, p.Workload.Command = "asker", []string{askerRole}
+	p.ABIs = map[syscalls.ABI]*policy.Calls{abi: {
+		Phases: phases, Roles: map[string]policy.RoleCalls{policy.RoleKey(askerRole, 0): {Phases: phases}},
+	}}
+	return p, nil
+}
+
+// rounds of each measurement.
+const rounds = 4000
+
+// measureLatency of held calls, with the real supervisor, ward, evidence, rules and panel in this process.
+func measureLatency(ctx context.Context) (*latency, error) {
+	shipped, err := corpus.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	p, err := policyOfAsker()
+	if err != nil {
+		return nil, err
+	}
+	orders := ward.OrdersOf(p, 1, plan.Default(), shipped.Rules())
+	s, err := supervise.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	var l latency
+	m := meter{s, orders, 0}
+	for _, step := range []func(*latency) error{m.evidence, m.others} {
+		if err := step(&l); err != nil {
+			return nil, err
+		}
+	}
+	return &l, nil
+}
+
+type meter struct {
+	s      *supervise.Supervisor
+	orders *ward.Orders
+	last   supervise.Container
+}
+
+func (m *meter) start(evidence func(pid int) (ward.Gatherer, error)) (*process, error) {
+	m.last++
+	return startAsker(m.s, m.last, evidence, m.orders)
+}
+
+func cached(pid int) (ward.Gatherer, error) {
+	home, err := origin.HomeOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	g := origin.NewGatherer(0).In(home)
+	return g, g.Warm(pid)
+}
+
+func uncached(pid int) (ward.Gatherer, error) {
+	home, err := origin.HomeOf(pid)
+	return cold{home}, err
+}
+
+func slow(pid int) (ward.Gatherer, error) {
+	g, err := cached(pid)
+	return stuck{g}, err
+}
+
+// evidence cached, and not.
+func (m *meter) evidence(l *latency) error {
+	for _, kind := range []struct {
+		gather func(int) (ward.Gatherer, error)
+		to     *spread
+		n      int
+	}{{cached, &l.Cached, rounds}, {uncached, &l.Cold, rounds / 4}} {
+		p, err := m.start(kind.gather)
+		if err != nil {
+			return err
+		}
+		_, _, err = p.time(200) // the rules that are mined for the first question
+		var panel, plan []float64
+		if err == nil {
+			panel, plan, err = p.time(kind.n)
+		}
+		p.end()
+		if err != nil {
+			return err
+		}
+		base := spreadOf(plan)
+		*kind.to = spreadOf(panel).beyond(base)
+		if kind.to == &l.Cached {
+			l.Plan = base
+		}
+	}
+	return nil
+}
+
+// others are not delayed by what is read for one.
+func (m *meter) others(l *latency) error {
+	p, err := m.start(cached)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	for _, kind := range []struct {
+		beside func(int) (ward.Gatherer, error)
+		to     *spread
+	}{{nil, &l.Alone}, {slow, &l.Blocked}, {uncached, &l.Beside}} {
+		var other *process
+		if kind.beside != nil {
+			if other, err = m.start(kind.beside); err != nil {
+				return err
+			}
+			if _, err = fmt.Fprintln(other.in, "flood"); err != nil {
+				other.end()
+				return err
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		_, plan, err := p.time(rounds)
+		if other != nil {
+			other.end()
+		}
+		if err != nil {
+			return err
+		}
+		*kind.to = spreadOf(plan)
+	}
+	return nil
+}
+
+func (l *latency) report(r *report) {
+	r.say(`A program of the distribution (Python: a main program and its libraries) makes held calls through the C library and times them: umask,
+which its policy does not have and the panel allows for its import, and by turns getppid, which the policy has. The
+supervisor, the ward, the evidence, the rules of the whole corpus and the panel are the agent's own, in this process. The machine
+has %d CPUs and is not idle: the times are what a caller sees, scheduling included.`, runtime.NumCPU())
+	r.head("", "median", "99th percentile", "calls")
+	line := func(name string, s spread) { r.row(name, us(s.Median), us(s.P99), fmt.Sprint(s.N)) }
+	line("a held call that the plan answers", l.Plan)
+	line("beyond that: the panel, evidence cached", l.Cached)
+	line("beyond that: the panel, every file read and parsed anew for every question", l.Cold)
+	line("a held call of another container, alone", l.Alone)
+	line("a held call of another container, while one asks with uncached evidence without a pause", l.Beside)
+	line("a held call of another container, while one's evidence takes 100 ms each time", l.Blocked)
+}

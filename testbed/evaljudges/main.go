@@ -52,7 +52,7 @@ func flags() (o options) {
 	flag.StringVar(&o.report, "report", "docs/judges.md", "the report; empty for none")
 	flag.IntVar(&o.parallel, "parallel", 2, "so many services at once")
 	flag.BoolVar(&o.together, "together", false, "all operations of a service in one container, one after another: faster, and what one taught the policy helps the next")
-	flag.BoolVar(&o.again, "again", false, "only write the report, from the results there are")
+	flag.BoolVar(&o.again, "again", false, "measure the latency and write the report, from the results there are")
 	flag.BoolVar(&o.noOps, "no-operations", false, "no rare operations")
 	flag.BoolVar(&o.noAttacks, "no-attacks", false, "no attacks")
 	flag.BoolVar(&o.noLatency, "no-latency", false, "do not measure how long a verdict takes")
@@ -63,11 +63,7 @@ func flags() (o options) {
 func run(ctx context.Context) error {
 	o := flags()
 	if o.again {
-		rs, err := readResults(o.dir)
-		if err != nil {
-			return err
-		}
-		return writeReport(o.report, rs)
+		return again(ctx, o)
 	}
 	chosen, err := choose(o.only)
 	if err != nil {
@@ -101,6 +97,23 @@ func run(ctx context.Context) error {
 	rs.note(ctx, o)
 	if err := rs.write(o.dir); err != nil {
 		return err
+	}
+	return writeReport(o.report, rs)
+}
+
+// again writes the report; the latency is measured again, too, unless it shall not be.
+func again(ctx context.Context, o options) error {
+	rs, err := readResults(o.dir)
+	if err != nil {
+		return err
+	}
+	if !o.noLatency {
+		if rs.Latency, err = measureLatency(ctx); err != nil {
+			return err
+		}
+		if err := rs.write(o.dir); err != nil {
+			return err
+		}
 	}
 	return writeReport(o.report, rs)
 }

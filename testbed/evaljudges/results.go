@@ -59,22 +59,22 @@ type opResult struct {
 }
 
 // accepted: it worked, and nothing was refused for it.
-func (r opResult) accepted() bool { return r.Problem == "" && len(r.Refused) == 0 }
+func (r opResult) accepted() bool { return r.Problem == "" && len(wrong(r.Refused)) == 0 }
 
 // asked tells whether it needed anything that was not learned. Else it says nothing about the panel.
-func (r opResult) asked() bool { return len(r.Cases) > 0 || len(r.Refused) > 0 }
+func (r opResult) asked() bool { return len(asked(r.Cases)) > 0 || len(wrong(r.Refused)) > 0 }
 
 func (r opResult) line() string {
 	word := "accepted"
 	if !r.accepted() {
 		word = "NOT accepted"
 	}
-	s := fmt.Sprintf("%s: %s, %.1f s: %s", r.Op, word, r.Seconds, strings.Join(verdicts(r.Cases), ", "))
+	s := fmt.Sprintf("%s: %s, %.1f s: %s", r.Op, word, r.Seconds, strings.Join(verdicts(asked(r.Cases)), ", "))
 	if r.Problem != "" {
 		s += "; it failed: " + r.Problem
 	}
-	if len(r.Refused) > 0 {
-		s += "; refused: " + lines(r.Refused)
+	if bad := wrong(r.Refused); len(bad) > 0 {
+		s += "; refused: " + lines(bad)
 	}
 	return s
 }

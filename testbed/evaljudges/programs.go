@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// startsProgram are operations that start a program which was never seen to run: the same calls, with the same origin, that an
+// intruder makes who has found a command injection. They are for a person to allow, or for a learning time that has them; they are
+// counted apart, and were put down here by what they are, not by what became of them.
+var startsProgram = map[string]string{
+	"apache2/cgi":             "a script",
+	"apache2/piped-log":       "rotatelogs",
+	"haproxy/reload":          "haproxy itself, anew",
+	"varnish/reload":          "a compiler",
+	"php-fpm/reload":          "php-fpm itself, anew",
+	"php-fpm/exec":            "a shell",
+	"php-fpm/mail":            "sendmail",
+	"lighttpd/cgi":            "a script",
+	"postgresql/copy-program": "a shell",
+	"http.server/cgi":         "a script",
+	"gunicorn/upgrade":        "gunicorn itself, anew",
+	"node/spawn":              "another program",
+	"puma/spawn":              "another program",
+	"puma/restart":            "puma itself, anew",
+	"java/spawn":              "another program",
+	"postfix/pipe":            "a command",
+	"postfix/defer":           "the bounce daemon, and the client that sends",
+	"postfix/tls":             "the TLS session daemon",
+	"postfix/submit":          "the pickup's cleanup, from the queue's directory",
+	"sshd/reload":             "sshd itself, anew",
+	"sshd/sftp":               "the sftp server",
+	"sshd/terminal":           "a shell",
+	"rsyncd/hook":             "a command",
+	"git-daemon/archive":      "git archive, and a compressor",
+	"git-daemon/gc":           "git gc",
+	"git-daemon/hook":         "a hook",
+	"rsyslog/command":         "a program",
+	"build/lto":               "the link-time optimizer",
+	"build/static":            "ar, ranlib and strip",
+	"build/coverage":          "a program that was just compiled, and gcov",
+	"build/dist":              "tar and a compressor",
+	"archive/xz":              "xz",
+	"archive/zstd":            "zstd",
+	"archive/sort":            "sort, split and comm",
+	"archive/sync":            "dd and sync",
+}
