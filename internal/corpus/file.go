@@ -33,7 +33,7 @@ const (
 // What a file may have at most: a corpus of a hundred services has a tenth of it.
 const (
 	maxPacked   = 4 << 20
-	maxText     = 48 << 20
+	maxText     = 16 << 20
 	maxServices = 64 // a rule knows its sources by a bit each
 	maxCalls    = 1024
 	maxRoles    = 512
@@ -80,10 +80,7 @@ func Write(w io.Writer, c *Corpus) error {
 	}
 	text = slices.Concat(binary.LittleEndian.AppendUint32(nil, uint32(len(text))), text, c.Rules().pack())
 	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return fmt.Errorf("write a corpus: %w", err)
-	}
+	z := gzip.NewWriter(&packed)
 	_, err = z.Write(text)
 	if err := errors.Join(err, z.Close()); err != nil {
 		return fmt.Errorf("write a corpus: %w", err)

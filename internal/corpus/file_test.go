@@ -38,7 +38,10 @@ func written(t testing.TB, json string) []byte {
 func packedAs(t testing.TB, text string) []byte {
 	t.Helper()
 	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed) // a bomb is made of it
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := z.Write([]byte(text)); err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func TestShippedRulesAreMined(t *testing.T) {
 	if !slices.Equal(have.items.names, want.items.names) {
 		t.Fatal("the items are others than when the corpus was written: run `make corpus`, or write it again")
 	}
-	for _, name := range []string{"kill", "umask", "dup2", "unlink", "setuid", "mremap"} {
+	for _, name := range []string{"kill", "umask", "mremap"} {
 		item := want.items.of(call(t, syscalls.X86_64, name))
 		got, want := have.about[item](), want.about[item]()
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {
@@ -108,6 +108,7 @@ func programOf(t testing.TB, c *Corpus, service, exe string, generation uint8, s
 func TestLeaveOneOut(t *testing.T) {
 	c := shippedCorpus(t)
 	before := []observe.Stage{observe.StageBoot, observe.StageRun}
+	without := map[string]*Rules{}
 	for _, tt := range []struct {
 		service, exe string
 		generation   uint8
@@ -129,7 +130,10 @@ func TestLeaveOneOut(t *testing.T) {
 			did := programOf(t, c, tt.service, tt.exe, tt.generation, before...)
 			then := call(t, syscalls.X86_64, tt.call)
 			did = did.Minus(syscalls.Equivalents(then))
-			rule, ok := c.Without(tt.service).Rules().Best(then, did)
+			if without[tt.service] == nil {
+				without[tt.service] = c.Without(tt.service).Rules()
+			}
+			rule, ok := without[tt.service].Best(then, did)
 			if !ok || rule.Lower < tt.least {
 				t.Fatalf("Best = %+v, %v; want a lower bound of %.2f", rule, ok, tt.least)
 			}

@@ -59,7 +59,7 @@ ScriptAlias /cgi/ /srv/cgi/
 
 func apache() Service {
 	var modules strings.Builder
-	for _, name := range strings.Fields("mpm_event authz_core alias dir headers mime dav dav_fs cgid deflate filter socache_shmcb ssl") {
+	for name := range strings.FieldsSeq("mpm_event authz_core alias dir headers mime dav dav_fs cgid deflate filter socache_shmcb ssl") {
 		fmt.Fprintf(&modules, "LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
 	}
 	cert, key := certificate(1)

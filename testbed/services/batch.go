@@ -131,11 +131,12 @@ func archive() Service {
 
 func sqlite() Service {
 	query := func(want string, statements ...string) do {
-		command := "sqlite3 -batch /srv/db/one.db"
+		var command strings.Builder
+		command.WriteString("sqlite3 -batch /srv/db/one.db")
 		for _, s := range statements {
-			command += " '" + s + "'"
+			command.WriteString(" '" + s + "'")
 		}
-		return work(want, command)
+		return work(want, command.String())
 	}
 	const fill = "insert into t(x) with recursive c(n) as (select 1 union all select n+1 from c where n < 20000) select hex(randomblob(20)) from c;"
 	return batch(Service{

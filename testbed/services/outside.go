@@ -101,7 +101,7 @@ func (i *Instance) Children(text string) (pids []int, err error) {
 		if err != nil {
 			continue // the thread is gone
 		}
-		for _, field := range strings.Fields(string(list)) {
+		for field := range strings.FieldsSeq(string(list)) {
 			line, err := os.ReadFile("/proc/" + field + "/cmdline")
 			pid, bad := strconv.Atoi(field)
 			if err == nil && bad == nil && strings.Contains(strings.ReplaceAll(string(line), "\x00", " "), text) {
