@@ -18,6 +18,7 @@ const maxHeldLines = 50
 
 // tellHeld journals the refusals, and what would have been refused, that are new or have become ten times as many.
 func (m *model) tellHeld(c *tracked) {
+	m.countWouldDeny(c)
 	for _, line := range c.held.ward.Tally.Due() {
 		if line.Errno == 0 {
 			continue
@@ -26,7 +27,6 @@ func (m *model) tellHeld(c *tracked) {
 		kind := kindRefused
 		if l.Shadow {
 			kind = kindShadow
-			m.wouldDeny(c)
 		}
 		m.event(kind, c, heldText(c.view.Name, c.view.WorkloadName, l))
 		e := &m.events[len(m.events)-1]

@@ -133,10 +133,16 @@ func (m *model) applyMode(c *tracked) {
 	}
 }
 
-// wouldDeny restarts the time of shadow of a container's workload.
-func (m *model) wouldDeny(c *tracked) {
+// countWouldDeny restarts the time of shadow of a container's workload if there were any since the last time: each, not only
+// those that are journaled.
+func (m *model) countWouldDeny(c *tracked) {
+	_, would, _ := c.held.ward.Counts()
+	if would == c.held.wouldDeny {
+		return
+	}
 	w := m.modeOf(c.view.WorkloadID)
-	w.wouldDeny++
+	w.wouldDeny += would - c.held.wouldDeny
+	c.held.wouldDeny = would
 	w.shadowSince = m.agent.Now()
 	m.storeMode(w)
 }
@@ -145,6 +151,11 @@ func (m *model) wouldDeny(c *tracked) {
 func (m *model) promote() {
 	if m.agent.Supervising == nil {
 		return
+	}
+	for _, c := range m.containers {
+		if c.held != nil && !c.gone {
+			m.countWouldDeny(c)
+		}
 	}
 	for _, c := range m.containers {
 		w := m.modeOf(c.view.WorkloadID)

@@ -101,15 +101,17 @@ type held struct {
 
 	supervisor *supervise.Supervisor
 
-	how     string // start, attach
-	since   time.Time
-	seq     int64 // of the record; 0: none
-	phased  time.Time
-	done    chan struct{} // closed when the container is no longer supervised
-	attest  attestation
-	rates   rates
-	home    *home                // nil: no panel
-	program []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
+	how    string // start, attach
+	since  time.Time
+	seq    int64 // of the record; 0: none
+	phased time.Time
+	done   chan struct{} // closed when the container is no longer supervised
+	attest attestation
+	rates  rates
+
+	wouldDeny uint64               // as far as its workload's mode knows of it
+	home      *home                // nil: no panel
+	program   []bpf.RawInstruction // that was injected; nil when its engine started it under the filter
 
 	confirmed bool // the record says that the filter is in the kernel
 	narrowed  bool // what only its boot needs too often to be held is refused by a filter of its own

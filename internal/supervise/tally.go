@@ -39,6 +39,7 @@ const (
 	maxPrecise  = maxKeys * 3 / 4
 	maxTallied  = maxKeys - 2 // the two that remain stand for everything else: allowed, refused
 	maxKeyText  = 128
+	maxReason   = 320
 	maxCommText = 16
 )
 
@@ -61,14 +62,15 @@ func NewTally() *Tally {
 	return &Tally{wake: make(chan struct{}, 1), lines: make(map[Key]*tallied)}
 }
 
-// Note one held call. It never blocks but for other Notes and readers.
-func (t *Tally) Note(k Key, at time.Time, tid int, comm string) {
-	k.Lane, k.Role, k.Why = cut(k.Lane, maxKeyText), cut(k.Role, maxKeyText), cut(k.Why, maxKeyText)
+// Note one held call. comm is asked only of a line's first call, so that a flood is not read about each time. It never
+// blocks but for that, other Notes and readers.
+func (t *Tally) Note(k Key, at time.Time, tid int, comm func() string) {
+	k.Lane, k.Role, k.Why = cut(k.Lane, maxKeyText), cut(k.Role, maxKeyText), cut(k.Why, maxReason)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.line(k)
 	if l.Count == 0 {
-		l.First, l.TID, l.Comm, l.due, l.told = at, tid, cut(comm, maxCommText), 1, true
+		l.First, l.TID, l.Comm, l.due, l.told = at, tid, cut(comm(), maxCommText), 1, true
 	}
 	l.Last = at
 	l.Count++

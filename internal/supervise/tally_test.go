@@ -32,7 +32,7 @@ func TestTallyTenfold(t *testing.T) {
 	start := time.Unix(1000, 0)
 	var due []uint64
 	for i := range 12345 {
-		tally.Note(key, start.Add(time.Duration(i)*time.Second), 10+i, fmt.Sprint("worker", i))
+		tally.Note(key, start.Add(time.Duration(i)*time.Second), 10+i, named(fmt.Sprint("worker", i)))
 		lines := tally.Due()
 		if woken(tally) != (len(lines) == 1) {
 			t.Fatalf("after %d: woken or not, %d lines are due", i+1, len(lines))
@@ -54,7 +54,7 @@ func TestTallyTenfold(t *testing.T) {
 func TestTallyLateReader(t *testing.T) {
 	tally := NewTally()
 	for range 250 {
-		tally.Note(Key{Call: execve}, time.Time{}, 1, "sh")
+		tally.Note(Key{Call: execve}, time.Time{}, 1, named("sh"))
 	}
 	if !woken(tally) || woken(tally) {
 		t.Error("not woken once")
@@ -72,11 +72,11 @@ func TestTallyBounded(t *testing.T) {
 	tally := NewTally()
 	const programs, numbers = 1000, 600
 	for i := range programs {
-		tally.Note(Key{Lane: "service", Role: fmt.Sprint("/tmp/", i), Call: execve, Why: "unknown role"}, time.Time{}, i, strings.Repeat("c", 99))
+		tally.Note(Key{Lane: "service", Role: fmt.Sprint("/tmp/", i), Call: execve, Why: "unknown role"}, time.Time{}, i, named(strings.Repeat("c", 99)))
 	}
 	for i := range uint32(numbers) {
 		call := syscalls.Call{ABI: syscalls.X86_64, Nr: i}
-		tally.Note(Key{Lane: "exec", Role: strings.Repeat("r", 5000), Call: call, Allowed: i%3 == 0, Why: strings.Repeat("w", 5000)}, time.Time{}, 1, "c")
+		tally.Note(Key{Lane: "exec", Role: strings.Repeat("r", 5000), Call: call, Allowed: i%3 == 0, Why: strings.Repeat("w", 5000)}, time.Time{}, 1, named("c"))
 	}
 	lines := tally.Snapshot()
 	if len(lines) != maxKeys {
@@ -111,7 +111,7 @@ func TestTallyConcurrent(t *testing.T) {
 	for i := range 8 {
 		group.Go(func() {
 			for n := range 1000 {
-				tally.Note(Key{Role: fmt.Sprint(n % 10), Call: execve}, time.Time{}, i, "")
+				tally.Note(Key{Role: fmt.Sprint(n % 10), Call: execve}, time.Time{}, i, named(""))
 				if woken(tally) {
 					tally.Due()
 				}
@@ -133,6 +133,8 @@ func BenchmarkTally(b *testing.B) {
 	key := Key{Lane: "service", Role: "/usr/sbin/nginx", Call: execve, Why: "not of its role"}
 	b.ReportAllocs()
 	for b.Loop() {
-		tally.Note(key, time.Time{}, 1, "nginx")
+		tally.Note(key, time.Time{}, 1, named("nginx"))
 	}
 }
+
+func named(comm string) func() string { return func() string { return comm } }

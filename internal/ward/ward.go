@@ -175,7 +175,6 @@ func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
 			w.boot.needed(w.now())
 		}
 	}
-	var refused uint64
 	if !allow && w.court != nil && !a.Withheld {
 		var verdict judge.Verdict
 		if verdict, a.Why = w.consult(h, asker, a, orders, mode); verdict == judge.Ask {
@@ -187,11 +186,11 @@ func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
 	switch {
 	case allow:
 	case mode == Shadow:
-		refused = w.wouldDeny.Add(1)
+		w.wouldDeny.Add(1)
 	default:
-		refused = w.denied.Add(1)
+		w.denied.Add(1)
 	}
-	w.note(h, asker, a, allow || mode == Shadow, refused)
+	w.note(h, asker, a, allow || mode == Shadow, !allow)
 	return supervise.Verdict{Allow: allow || mode == Shadow, Errno: a.Errno}
 }
 
@@ -223,18 +222,14 @@ func (w *Ward) asker(h supervise.Held, o *Orders) plan.Asker {
 	return asker
 }
 
-func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed bool, refused uint64) {
+func (w *Ward) note(h supervise.Held, asker plan.Asker, a plan.Answer, allowed, refused bool) {
 	key := supervise.Key{
 		Lane: asker.Lane.String(), Phase: asker.Phase.String(), Call: h.Call, Allowed: allowed, Errno: a.Errno,
 	}
-	comm := ""
-	if refused > 0 {
+	if refused {
 		key.Role, key.Why = asker.Role, a.Why
-		if refused&(refused-1) == 0 || refused < 64 { // a flood is not read about each time
-			comm = commOf(h.TID)
-		}
 	}
-	w.Tally.Note(key, w.now(), h.TID, comm)
+	w.Tally.Note(key, w.now(), h.TID, func() string { return commOf(h.TID) })
 }
 
 func commOf(tid int) string {
