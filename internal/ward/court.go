@@ -37,7 +37,7 @@ type refusalKey struct {
 	tid   int
 	ip    uint64
 	call  syscalls.Call
-	args  [6]uint64
+	args  [6]uint64 // all calls of one function of the C library come from the same place
 	asker plan.Asker
 }
 
@@ -49,10 +49,7 @@ type refusal struct {
 
 // consult the panel about a call that the plan refuses. It runs in the judge of one container, never twice at once.
 func (w *Ward) consult(h supervise.Held, asker plan.Asker, a plan.Answer, o *Orders, mode Mode) (v judge.Verdict, why string) {
-	key := refusalKey{h.TID, h.IP, h.Call, [6]uint64{}, asker}
-	if a.Arguments {
-		key.args = h.Args
-	}
+	key := refusalKey{h.TID, h.IP, h.Call, h.Args, asker}
 	if r, ok := w.refusals[key]; ok && w.now().Before(r.until) && r.panel == o.Panel {
 		return judge.Refuse, r.why
 	}

@@ -150,3 +150,23 @@ func TestPanelIsSpared(t *testing.T) {
 		t.Errorf("a withheld call: %+v, and the panel was asked %d times", v, witness.asked)
 	}
 }
+
+// All calls of one function of the C library come from one place: what is true of one says nothing of another's arguments.
+func TestRefusedArgumentsAreNotAnothers(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	now := time.Unix(1000, 0)
+	var parked []judge.Case
+	w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+		orders(t, exe), Enforce, func() time.Time { return now })
+	witness := honest
+	w.Consults(court(&witness, false, &parked))
+	w.valid = func(supervise.Held) bool { return true }
+	held := supervise.Held{TID: os.Getpid(), Call: number(t, "socket"), IP: 4096, Args: [6]uint64{38, 5}} // AF_ALG
+	if v := w.Judge(held); v.Allow {
+		t.Fatal("a socket to the kernel's ciphers is allowed")
+	}
+	held.Args = [6]uint64{1, 1} // AF_UNIX
+	if v := w.Judge(held); !v.Allow {
+		t.Errorf("a socket between processes: %+v", w.Tally.Snapshot())
+	}
+}
