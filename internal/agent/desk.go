@@ -27,6 +27,10 @@ const (
 	maxThreadsOfOneCall = 32  // that wait with the same question
 )
 
+// A question that nobody has answered is refused without asking for so many times as long as it waited: what nobody
+// looks at must neither stop a service again and again, nor fill the journal.
+const unansweredHolds = 10
+
 // desk is where held calls wait for a person. Its lock is never held while anything is waited for.
 type desk struct {
 	limit time.Duration // how long one waits; 0: nobody is asked
@@ -36,6 +40,7 @@ type desk struct {
 	mu      sync.Mutex
 	last    int64
 	waiting map[int64]*question
+	vain    map[deskKey]time.Time // until when questions are not asked that nobody answered
 }
 
 // question of a container, with all the threads that wait for its answer.
@@ -48,17 +53,19 @@ type question struct {
 	timer      *time.Timer
 }
 
-// deskKey makes two held calls the same question.
+// deskKey makes two held calls the same question: a person sees the first only, and answers all of them.
 type deskKey struct {
 	of    supervise.Container
 	call  syscalls.Call
+	args  [6]uint64 // as far as they tell one use of the call from another
 	phase policy.Phase
 	role  string
+	class judge.Class
 }
 
-func (q *question) key() deskKey {
-	asked := q.Case.Question
-	return deskKey{q.of, asked.Call, asked.Phase, asked.Role}
+func keyOf(of supervise.Container, c judge.Case) deskKey {
+	asked := c.Question
+	return deskKey{of, asked.Call, asked.Telling(), asked.Phase, asked.Role, c.Evidence.Origin.Class}
 }
 
 // park a held call. It is called by the container's judge, so it must not block.
@@ -68,14 +75,20 @@ func (d *desk) park(of api.Waiting, s *supervise.Supervisor, h supervise.Held, e
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := deskKey{h.Container, c.Question.Call, c.Question.Phase, c.Question.Role}
+	key := keyOf(h.Container, c)
+	if until, asked := d.vain[key]; asked && d.now().Before(until) {
+		return false
+	}
 	mine := 0
 	for _, q := range d.waiting {
 		if q.of != h.Container {
 			continue
 		}
 		mine++
-		if q.key() == key {
+		if keyOf(q.of, q.Case) == key {
+			if len(q.held) >= maxThreadsOfOneCall {
+				q.forget() // a thread that signals interrupt comes again with each
+			}
 			if len(q.held) >= maxThreadsOfOneCall {
 				return false
 			}
@@ -113,10 +126,30 @@ func (d *desk) take(id int64) *question {
 	return q
 }
 
+// forget the threads that do not wait any more.
+func (q *question) forget() {
+	q.held = slices.DeleteFunc(q.held, func(h supervise.Held) bool { return !q.supervisor.Waits(h) })
+}
+
+// inVain notes that nobody has answered a question.
+func (d *desk) inVain(q *question) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	maps.DeleteFunc(d.vain, func(_ deskKey, until time.Time) bool { return !now.Before(until) })
+	if d.vain == nil {
+		d.vain = map[deskKey]time.Time{}
+	}
+	// There are never more than maxQuestions times unansweredHolds.
+	d.vain[keyOf(q.of, q.Case)] = now.Add(unansweredHolds * d.limit)
+}
+
 func (d *desk) expire(id int64) {
 	if q := d.take(id); q != nil {
+		d.inVain(q)
 		q.answer(false)
-		d.tell(kindAsked, q, fmt.Sprintf("%s: %s: nobody answered for %s, so it was refused", q.Name, q.Case.Question.Call, d.limit))
+		d.tell(kindAsked, q, fmt.Sprintf("%s: %s: nobody answered for %s, so it was refused, and is without asking for %s",
+			q.Name, q.Case.Question.Call, d.limit, unansweredHolds*d.limit))
 	}
 }
 
@@ -130,6 +163,7 @@ func (d *desk) drop(of supervise.Container) {
 			delete(d.waiting, id)
 		}
 	}
+	maps.DeleteFunc(d.vain, func(k deskKey, _ time.Time) bool { return k.of == of })
 }
 
 // answer all threads of a question that was taken; how many took it.
@@ -149,8 +183,7 @@ func (d *desk) list() []api.Waiting {
 	list := []api.Waiting{}
 	for _, id := range slices.Sorted(maps.Keys(d.waiting)) {
 		q := d.waiting[id]
-		q.held = slices.DeleteFunc(q.held, func(h supervise.Held) bool { return !q.supervisor.Waits(h) })
-		if len(q.held) == 0 {
+		if q.forget(); len(q.held) == 0 {
 			q.timer.Stop()
 			delete(d.waiting, id)
 			continue
