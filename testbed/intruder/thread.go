@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package intruder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// thread that is traced and stands still.
+type thread struct {
+	tid     int
+	before  unix.PtraceRegs // as it was found
+	signals []unix.Signal   // that came meanwhile: it gets them when nobody traces it
+	gone    bool
+}
+
+var errEnded = errors.New("it has ended")
+
+func seize(tid int) (t *thread, err error) {
+	if err := unix.PtraceSeize(tid); err != nil {
+		return nil, fmt.Errorf("seize: %w", err)
+	}
+	t = &thread{tid: tid}
+	defer func() {
+		if err != nil && !t.gone {
+			err = errors.Join(err, unix.PtraceDetach(tid))
+		}
+	}()
+	if err := t.interrupt(); err != nil {
+		return nil, err
+	}
+	for {
+		if err := unix.PtraceGetRegs(tid, &t.before); err != nil {
+			return nil, fmt.Errorf("read registers: %w", err)
+		}
+		// It stands behind its execve where a program begins, and behind no instruction.
+		code := make([]byte, len(trap))
+		if err := t.read(t.before.PC()-uint64(len(trap)), code); waitsInCall(&t.before) && err == nil && bytes.Equal(code, trap) {
+			return t, nil
+		}
+		if err := t.toNextCall(); err != nil { // it computes
+			return nil, err
+		}
+	}
+}
+
+// detach from it as it was found: a call that was interrupted is made again, and one that was done is not.
+func (t *thread) detach() error {
+	if t.gone {
+		return nil
+	}
+	err := unix.PtraceSetRegs(t.tid, &t.before)
+	if err := errors.Join(err, unix.PtraceDetach(t.tid)); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	for _, signal := range t.signals {
+		if err := unix.Kill(t.tid, signal); err != nil {
+			return fmt.Errorf("signal it again: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *thread) interrupt() error {
+	if err := unix.PtraceInterrupt(t.tid); err != nil {
+		return fmt.Errorf("interrupt: %w", err)
+	}
+	_, err := t.stopped(time.Time{})
+	return err
+}
+
+// toNextCall of a thread that stands still: it stops again when that is done, or interrupted and to be made again.
+func (t *thread) toNextCall() error {
+	for kept := -1; kept != len(t.signals); { // until it stops where it enters the call, and not for a signal
+		if err := unix.PtraceSyscall(t.tid, 0); err != nil {
+			return fmt.Errorf("go on to its next call: %w", err)
+		}
+		kept = len(t.signals)
+		if _, err := t.stopped(time.Time{}); err != nil {
+			return err
+		}
+	}
+	if err := unix.PtraceInterrupt(t.tid); err != nil {
+		return fmt.Errorf("interrupt its call: %w", err)
+	}
+	if err := unix.PtraceCont(t.tid, 0); err != nil {
+		return fmt.Errorf("go on with its call: %w", err)
+	}
+	_, err := t.stopped(time.Time{})
+	return err
+}
+
+// stopped waits for its next stop, until the time if that is not zero. A signal that it stops for is kept from it.
+func (t *thread) stopped(until time.Time) (in bool, err error) {
+	options := unix.WALL
+	if !until.IsZero() {
+		options |= unix.WNOHANG
+	}
+	var status unix.WaitStatus
+	for {
+		pid, err := unix.Wait4(t.tid, &status, options, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return false, fmt.Errorf("wait: %w", err)
+		case pid == 0 && time.Now().After(until):
+			return false, nil
+		case pid == 0:
+			time.Sleep(100 * time.Microsecond)
+		case !status.Stopped():
+			t.gone = true
+			return false, fmt.Errorf("%w: status %#x", errEnded, int(status))
+		default:
+			if s := status.StopSignal(); s != unix.SIGTRAP {
+				t.signals = append(t.signals, s)
+			}
+			return true, nil
+		}
+	}
+}
+
+// maxSteps of a call: as many signals may come meanwhile.
+const maxSteps = 100
+
+// call at an instruction of so many bytes. It is stepped over: what is behind it is not executed.
+func (t *thread) call(at uint64, size int, call Call) (value int64, waits bool, err error) {
+	regs := toCall(t.before, at, call)
+	if err := unix.PtraceSetRegs(t.tid, &regs); err != nil {
+		return 0, false, fmt.Errorf("set registers: %w", err)
+	}
+	until := time.Now().Add(Limit)
+	for range maxSteps { // a signal stops it before it has made the call
+		if err := unix.PtraceSingleStep(t.tid); err != nil {
+			return 0, false, fmt.Errorf("step: %w", err)
+		}
+		in, err := t.stopped(until)
+		if err == nil && !in {
+			waits, err = true, t.interrupt()
+		}
+		if err == nil {
+			err = unix.PtraceGetRegs(t.tid, &regs)
+		}
+		if err != nil {
+			return 0, waits, err
+		}
+		if waits || regs.PC() == at+uint64(size) {
+			return resultOf(&regs, call.ABI), waits, nil
+		}
+	}
+	return 0, false, fmt.Errorf("it does not come behind the instruction at %#x, but to %#x", at, regs.PC())
+}
+
+// errand is a call that prepares others. No filter sees it. Its arguments are the caller's to keep valid.
+func (t *thread) errand(name string, args ...uint64) (uint64, error) {
+	call, err := Of(nativeABI, name, args...)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.PtraceSetOptions(t.tid, unix.PTRACE_O_SUSPEND_SECCOMP); err != nil {
+		return 0, fmt.Errorf("suspend its filters: %w", err)
+	}
+	at := t.before.PC() - uint64(len(trap))
+	value, waits, err := t.call(at, len(trap), call)
+	if err == nil {
+		err = unix.PtraceSetOptions(t.tid, 0)
+	}
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%s for a preparation: %w", name, err)
+	case waits:
+		return 0, fmt.Errorf("%s for a preparation: it does not return", name)
+	case value < 0 && value > -4096:
+		return 0, fmt.Errorf("%s for a preparation: %w", name, unix.Errno(-value))
+	}
+	return uint64(value), nil
+}
