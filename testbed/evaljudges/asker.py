@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes held calls through the C library, as services do, and times them: the program of latency.go.
-#   asker.py NUMBER NUMBER: the calls that are held. It prints the listener's descriptor, and obeys "time N" (both calls by turns,
-#   N times: prints the ns of each) and "flood" (the first call until it is killed).
+#   asker.py NUMBER…: the calls that are held, of which the first two are umask and getppid. It prints the listener's descriptor, and
+#   obeys "time N" (these two by turns, N times: prints the ns of each), "each" (all others once, with arguments that are
+#   wrong: prints the ns of each) and "flood" (umask until it is killed).
 import ctypes, struct, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -25,6 +26,14 @@ for line in sys.stdin:
     if words[0] == "flood":
         while True:
             umask(0o22)
+    if words[0] == "each":
+        took = []
+        for nr in held[2:]:
+            a = clock()
+            libc.syscall(nr, -1, -1, -1, -1, -1, -1)
+            took.append(clock() - a)
+        print(*took, flush=True)
+        continue
     first, second = [], []
     for _ in range(int(words[1])):
         a = clock()

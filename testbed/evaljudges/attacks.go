@@ -2,5 +2,86 @@
 
 package main
 
-// attacks that there are.
-func attacks() []Attack { return nil }
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/testbed/intruder"
+)
+
+// attacks that there are. Those with an intruder (package intruder) make calls that the attacked role was not seen to make:
+// what the policy gives a role, whoever has taken it over has too, and no judge is asked.
+func attacks() []Attack {
+	return slices.Concat(injections(), reuses(), otherABIs(), pythonAttacks(), poisonings())
+}
+
+// try calls in the process of a site, from one kind of memory.
+func try(ctx context.Context, t *Target, s site, from intruder.Origin, names ...string) ([]Attempt, error) {
+	var calls []intruder.Call
+	for _, name := range names {
+		call, err := intruder.Named(name)
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, call)
+	}
+	return tryCalls(ctx, t, s, from, calls...)
+}
+
+func tryCalls(ctx context.Context, t *Target, s site, from intruder.Origin, calls ...intruder.Call) (made []Attempt, err error) {
+	pid, leave, err := s.enter(ctx, t.Instance)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	results, err := intruder.Make(pid, from, calls...)
+	for _, r := range results {
+		a := Attempt{Call: r.Call.String(), Errno: errnoOf(r.Value), Note: fmt.Sprintf("from %v", from)}
+		switch {
+		case r.Waits:
+			a.Errno, a.Note = unix.EINTR, a.Note+", did not return"
+		case r.ABI != nativeABI():
+			a.Note += ", of " + r.ABI.String()
+		}
+		made = append(made, a)
+	}
+	return made, err
+}
+
+// tryAll of the kinds of memory, one after the other. What a program has no instruction for is no attack.
+func tryAll(ctx context.Context, t *Target, s site, from []intruder.Origin, calls ...intruder.Call) (all []Attempt, err error) {
+	for _, origin := range from {
+		made, err := tryCalls(ctx, t, s, origin, calls...)
+		all = append(all, made...)
+		if err != nil && !errors.Is(err, intruder.ErrNone) {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+func errnoOf(value int64) unix.Errno {
+	if value < 0 && value > -4096 {
+		return unix.Errno(-value)
+	}
+	return 0
+}
+
+func named2calls(abi syscalls.ABI, names ...string) (calls []intruder.Call, err error) {
+	for _, name := range names {
+		call, err := intruder.NamedOf(abi, name)
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, call)
+	}
+	return calls, nil
+}
+
+func words(s string) []string { return strings.Fields(s) }

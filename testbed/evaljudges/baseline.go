@@ -34,8 +34,10 @@ var givenBefore = sync.OnceValue(func() map[string]bool {
 	return out
 })
 
-// asBefore tells whether a refusal is the answer that the service got when it was learned from.
-func asBefore(call string, errno int32) bool { return errno == policy.ENOSYS && !givenBefore()[call] }
+// asBefore tells whether a refusal is the answer that the service got when it was learned from: EPERM, or for clone3 ENOSYS.
+func asBefore(call string, errno int32) bool {
+	return !givenBefore()[call] && (call != "clone3" || errno == policy.ENOSYS)
+}
 
 // wrong refusals: of calls that the service was not refused before.
 func wrong(all []api.HeldLine) (out []api.HeldLine) {

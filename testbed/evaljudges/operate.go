@@ -75,8 +75,9 @@ func (s *subject) trial(ctx context.Context, ops []services.Op) (l life, done []
 		}
 		done = append(done, judgeOp(op, failed, n, time.Since(began)))
 	}
-	if e.Alive() {
-		l.note("load after the operation", s.load(ctx, e.Instance))
+	if last := ops[len(ops)-1]; !last.Last && e.Alive() {
+		// It may still recover from what was done to it.
+		l.note("load after the operation", services.Eventually(ctx, 20*time.Second, func() error { return s.load(ctx, e.Instance) }))
 		l.note("stop", e.Stop(ctx))
 	}
 	after, err := e.guard.news(ctx)

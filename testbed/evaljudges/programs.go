@@ -2,9 +2,9 @@
 
 package main
 
-// startsProgram are operations that start a program which was never seen to run: the same calls, with the same origin, that an
-// intruder makes who has found a command injection. They are for a person to allow, or for a learning time that has them; they are
-// counted apart, and were put down here by what they are, not by what became of them.
+// startsProgram are operations that start a program which was never seen to run, or make code: the same calls, with the same
+// origin, that an intruder makes who has found a command injection or an overflow. They are for a person to allow, or for a
+// learning time that has them; they are counted apart, and were put down here by what they are, not by what became of them.
 var startsProgram = map[string]string{
 	"apache2/cgi":             "a script",
 	"apache2/piped-log":       "rotatelogs",
@@ -14,7 +14,9 @@ var startsProgram = map[string]string{
 	"php-fpm/exec":            "a shell",
 	"php-fpm/mail":            "sendmail",
 	"lighttpd/cgi":            "a script",
+	"lighttpd/large-upload":   "a script",
 	"postgresql/copy-program": "a shell",
+	"postgresql/jit":          "code of its own making (LLVM)",
 	"http.server/cgi":         "a script",
 	"gunicorn/upgrade":        "gunicorn itself, anew",
 	"node/spawn":              "another program",

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/testbed/services"
+)
+
+// site is a process of a service that an intruder has taken over.
+type site struct {
+	service, process string
+	// foreign are calls that its program, or a library of its, can make and that this role has no business with; and own are
+	// calls that look harmless and that it was not seen to make.
+	foreign, own string
+	enter        func(context.Context, *services.Instance) (pid int, leave func(), err error)
+}
+
+var sites = []site{
+	{"nginx", "worker", "setuid setgid setgroups bind listen chmod fchmodat chown kill clone connect symlink", "umask getpgrp dup2 kill", child("worker process")},
+	{"nginx", "master", "setuid setgid connect bind listen fchmod symlink", "getpgrp inotify_init1", first},
+	{"redis", "server", "setuid setgid connect bind listen chmod fchmodat kill clone symlink", "umask getpgrp dup2 kill", first},
+	{"postgresql", "backend", "setuid setgid bind listen connect chmod clone symlink link", "getpgrp inotify_init1 sched_setaffinity", backend},
+	{"php-fpm", "worker", "setuid setgid bind listen chmod fchmodat clone symlink kill", "umask getpgrp dup2 kill", child("pool")},
+	{"gunicorn", "worker", "setuid setgid bind listen connect fchmodat clone symlink kill", "umask getpgrp kill", child("gunicorn")},
+	{"memcached", "server", "setuid setgid connect bind listen chmod kill unlink symlink", "umask getpgrp dup2 kill", first},
+}
+
+func siteOf(service, process string) site {
+	i := slices.IndexFunc(sites, func(s site) bool { return s.service == service && s.process == process })
+	return sites[i]
+}
+
+func (s site) String() string { return s.process }
+
+func first(_ context.Context, i *services.Instance) (int, func(), error) { return i.PID, func() {}, nil }
+
+// child of the first process by its command line. One that is just being born is waited for: its birth is another moment.
+func child(text string) func(context.Context, *services.Instance) (int, func(), error) {
+	return func(ctx context.Context, i *services.Instance) (pid int, leave func(), err error) {
+		err = services.Eventually(ctx, 10*time.Second, func() error {
+			pids, err := i.Children(text)
+			if err == nil && len(pids) == 0 {
+				err = fmt.Errorf("%s has no child %q", i.Name, text)
+			}
+			if err == nil {
+				pid = pids[0]
+			}
+			return err
+		})
+		return pid, func() {}, err
+	}
+}
+
+// backend of PostgreSQL's for a client that has asked and goes on waiting.
+func backend(ctx context.Context, i *services.Instance) (pid int, leave func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = i.Exec(ctx, "psql", "-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-c", "SELECT 1", "-c", "SELECT pg_sleep(50)")
+	}()
+	leave = func() { cancel(); <-done }
+	if pid, _, err = child("SELECT")(ctx, i); err == nil {
+		select {
+		case <-done:
+			err = errors.New("its client has ended")
+		case <-time.After(500 * time.Millisecond): // its birth is over
+			return pid, leave, nil
+		}
+	}
+	leave()
+	return 0, nil, err
+}
+
+func nativeABI() syscalls.ABI {
+	abi, _ := syscalls.Native(runtime.GOARCH) // no service is started elsewhere
+	return abi
+}
