@@ -40,7 +40,9 @@ func siteOf(service, process string) site {
 
 func (s site) String() string { return s.process }
 
-func first(_ context.Context, i *services.Instance) (int, func(), error) { return i.PID, func() {}, nil }
+func first(_ context.Context, i *services.Instance) (int, func(), error) {
+	return i.PID, func() {}, nil
+}
 
 // child of the first process by its command line. One that is just being born is waited for: its birth is another moment.
 func child(text string) func(context.Context, *services.Instance) (int, func(), error) {
