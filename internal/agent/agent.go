@@ -67,6 +67,8 @@ type Agent struct {
 	orders  sharedOrders
 	fleet   fleet
 	desk    desk
+	reading chan struct{} // slots for what is read about held calls
+	warming chan struct{} // one slot for what is read ahead
 	wg      sync.WaitGroup
 }
 
@@ -79,7 +81,7 @@ func New(c Config) (*Agent, error) {
 	a := &Agent{
 		Config: c, self: self, started: c.Now(),
 		ops: make(chan func(*model)), results: make(chan func(*model)), jobs: make(chan job),
-		news: newNews(), done: make(chan struct{}),
+		news: newNews(), done: make(chan struct{}), reading: make(chan struct{}, readers), warming: make(chan struct{}, 1),
 	}
 	a.desk = desk{now: c.Now, tell: a.tellAsked}
 	if c.Judging != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/api"
@@ -35,12 +36,16 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	who, id := c.key, c.view.WorkloadID
 	of := api.Waiting{Container: c.key.id, Name: c.view.Name, Engine: c.engine, Workload: id, WorkloadName: c.view.WorkloadName}
 	c.held.home = &home{base: a.Judging.Evidence, init: c.view.PID}
+	reads := &aside{slots: a.reading, failed: func(err any) {
+		a.Log.Error("gather evidence about a held call: it is refused", "container", of.Name, "err", err)
+	}}
 	return &ward.Court{
 		Evidence: c.held.home,
 		Fleet:    func(call syscalls.Call) judge.Fleet { return a.fleet.asked(id, who, call) },
 		Park: func(h supervise.Held, errno int32, asked judge.Case) bool {
 			return a.desk.park(of, s, h, errno, asked)
 		},
+		Aside: reads.do, Waits: s.Waits, Settle: s.Settle,
 	}
 }
 
@@ -50,17 +55,18 @@ type home struct {
 	base *origin.Gatherer
 	init int
 	once sync.Once
-	own  *origin.Gatherer
+	own  atomic.Pointer[origin.Gatherer]
 }
 
 func (h *home) gatherer() *origin.Gatherer {
 	h.once.Do(func() {
-		h.own = h.base // which looks it up each time
+		own := h.base // which looks it up each time
 		if found, err := origin.HomeOf(h.init); err == nil {
-			h.own = h.base.In(found)
+			own = h.base.In(found)
 		}
+		h.own.Store(own)
 	})
-	return h.own
+	return h.own.Load()
 }
 
 // Both is origin.Gatherer's. What the plan refuses is asked by the container's own programs: the runtime's calls it allows.
@@ -68,15 +74,32 @@ func (h *home) Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge
 	return h.gatherer().Both(tid, ip, call)
 }
 
-// warm reads ahead about the programs of a container, so that no held call waits for it.
-func (m *model) warm(c *tracked) {
-	if h, pid := c.held.home, c.view.PID; h != nil && pid != 0 {
-		m.agent.start(func() {
-			if err := h.gatherer().Warm(pid); err != nil {
-				m.agent.Log.Debug("read ahead for the panel", "container", c.view.Name, "err", err)
-			}
-		})
+// Quick is origin.Gatherer's.
+func (h *home) Quick(tid int, ip uint64, call syscalls.Call) (o judge.Origin, i judge.Import, ok bool) {
+	if own := h.own.Load(); own != nil {
+		return own.Quick(tid, ip, call)
 	}
+	return o, i, false
+}
+
+// warm reads ahead about the programs of a container, so that no held call waits for it. One container at a time: an image
+// may hold many large files.
+func (m *model) warm(c *tracked) {
+	a, h, pid := m.agent, c.held.home, c.view.PID
+	if h == nil || pid == 0 {
+		return
+	}
+	a.start(func() {
+		select {
+		case a.warming <- struct{}{}:
+		case <-a.done:
+			return
+		}
+		defer func() { <-a.warming }()
+		if err := h.gatherer().Warm(pid); err != nil {
+			a.Log.Debug("read ahead for the panel", "container", c.view.Name, "err", err)
+		}
+	})
 }
 
 // tellJudged journals the cases that are new, and has the policy learn what the panel inferred.

@@ -82,7 +82,7 @@ func (p *process) foreign(f *file, home Home) (string, error) {
 		return "the file was deleted", nil
 	}
 	if f.mount != home.mount {
-		m, err := mounts.Of(p.dir, f.fd)
+		m, err := p.mountOf(f)
 		if err != nil {
 			return "", err
 		}
@@ -107,6 +107,31 @@ func (p *process) local(f *file, home Home) bool {
 	if f.mount == home.mount && home.local {
 		return true
 	}
-	m, err := mounts.Of(p.dir, f.fd)
+	m, err := p.mountOf(f)
 	return err == nil && m.Local()
+}
+
+// maxMounts that are looked up for one question. The container makes the table that each is looked up in.
+const maxMounts = 16
+
+// mountOf a file that is not on the container's root.
+func (p *process) mountOf(f *file) (mounts.Mount, error) {
+	if m, ok := p.mounts[f.mount]; ok {
+		return m, nil
+	}
+	if p.quick {
+		p.slow = true
+		return mounts.Mount{}, errors.New("it takes too long now")
+	}
+	if len(p.mounts) >= maxMounts {
+		return mounts.Mount{}, fmt.Errorf("its files are on more than %d mounts", maxMounts)
+	}
+	m, err := mounts.Of(p.dir, f.fd)
+	if err == nil {
+		if p.mounts == nil {
+			p.mounts = map[uint64]mounts.Mount{}
+		}
+		p.mounts[f.mount] = m
+	}
+	return m, err
 }

@@ -35,6 +35,11 @@ func (g *Gatherer) imports(p *process, call syscalls.Call) judge.Import {
 	if err != nil {
 		return judge.Import{Why: err.Error()}
 	}
+	return m.need(call)
+}
+
+// need of a call among what is mapped.
+func (m *mapped) need(call syscalls.Call) judge.Import {
 	need := syscalls.Equivalents(call)
 	for _, o := range m.objects {
 		if carrier, symbol := carries(&o.calls, call, need); carrier != judge.None {
@@ -75,12 +80,20 @@ func (g *Gatherer) Warm(tid int) error {
 
 // mapped is what a process has mapped, from memory where that is possible.
 func (g *Gatherer) mapped(p *process) (*mapped, error) {
-	if key, ok := g.layout(p); ok {
-		if m, ok := g.layouts.get(key); ok && time.Since(m.when) < m.lasts() {
-			return m, nil
-		}
+	if m, ok := g.known(p); ok {
+		return m, nil
 	}
 	return g.visit(p, heldBytes)
+}
+
+// known is what a process has mapped, if it was looked at before.
+func (g *Gatherer) known(p *process) (*mapped, bool) {
+	if key, ok := g.layout(p); ok {
+		if m, ok := g.layouts.get(key); ok && time.Since(m.when) < m.lasts() {
+			return m, true
+		}
+	}
+	return nil, false
 }
 
 // carries tells how a file comes by a call or its equivalent. The C library's own calls are nobody's need.

@@ -11,13 +11,18 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/mounts"
 )
 
 // process is the directory of a thread in /proc, which never becomes another's. A thread's id leads there, too.
 type process struct {
 	dir, maps int
 	text      bool // the list of mappings is read as text
+	quick     bool // read no table of mounts
+	slow      bool // one had to be read
 	g         *Gatherer
+	mounts    map[uint64]mounts.Mount // by number
 }
 
 func (g *Gatherer) open(tid int) (*process, error) {

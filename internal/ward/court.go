@@ -3,6 +3,7 @@
 package ward
 
 import (
+	"sync"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/judge"
@@ -19,11 +20,23 @@ type Court struct {
 	Fleet func(syscalls.Call) judge.Fleet
 	// Park a call until a person has decided. False: nobody can be asked, and it is refused.
 	Park func(h supervise.Held, errno int32, c judge.Case) bool
+	// Aside does what takes longer than a worker may, which others wait for: it is done soon, and one at a time for each
+	// container. False: too much of this container's is to be done already. nil: everything is done at once.
+	Aside func(func()) bool
+	// Waits and Settle are the supervisor's, for what is done aside.
+	Waits  func(supervise.Held) bool
+	Settle func(supervise.Held, supervise.Verdict) error
 }
 
 // Gatherer is an origin.Gatherer of one container.
 type Gatherer interface {
 	Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import)
+}
+
+// QuickGatherer also tells what takes no time, and false where it would have to read first.
+type QuickGatherer interface {
+	Gatherer
+	Quick(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import, bool)
 }
 
 // A refusal is repeated without asking the panel again for so long: a flood must cost little. What would be allowed is never
@@ -47,41 +60,120 @@ type refusal struct {
 	panel *judge.Panel
 }
 
-// consult the panel about a call that the plan refuses. It runs in the judge of one container, never twice at once.
-func (w *Ward) consult(h supervise.Held, asker plan.Asker, a plan.Answer, o *Orders, mode Mode) (v judge.Verdict, why string) {
-	key := refusalKey{h.TID, h.IP, h.Call, h.Args, asker}
-	if r, ok := w.refusals[key]; ok && w.now().Before(r.until) && r.panel == o.Panel {
-		return judge.Refuse, r.why
+// hearing of a call that the plan refuses.
+type hearing struct {
+	held   supervise.Held
+	asker  plan.Asker
+	answer plan.Answer
+	orders *Orders
+	mode   Mode
+}
+
+func (x *hearing) key() refusalKey {
+	return refusalKey{x.held.TID, x.held.IP, x.held.Call, x.held.Args, x.asker}
+}
+
+func (x *hearing) question() judge.Question {
+	q := judge.Question{
+		Call: x.held.Call, Args: x.held.Args, Lane: x.asker.Lane, Phase: x.asker.Phase, Role: x.asker.Role, Birth: x.asker.Birth,
+		Refusal: x.answer.Why, Novel: x.answer.Novel, Arguments: x.answer.Arguments, Withheld: x.answer.Withheld,
 	}
-	c := judge.Case{
-		Workload: o.Policy.Workload.ID(),
-		Question: judge.Question{
-			Call: h.Call, Args: h.Args, Lane: asker.Lane, Phase: asker.Phase, Role: asker.Role, Birth: asker.Birth,
-			Refusal: a.Why, Novel: a.Novel, Arguments: a.Arguments, Withheld: a.Withheld,
-		},
+	if q.Lane != observe.LaneService && q.Lane != observe.LaneExec {
+		q.Lane = observe.LaneService // whose role is not known: the strictest
 	}
-	if asker.Lane != observe.LaneService && asker.Lane != observe.LaneExec {
-		c.Question.Lane = observe.LaneService // whose role is not known: the strictest
+	return q
+}
+
+// consult the panel about a call that the plan refuses. What it needs to know may take long to read, and the container
+// decides how long: then the call waits aside, and no other container's.
+func (w *Ward) consult(x hearing) supervise.Verdict {
+	if why, ok := w.refusals.find(x.key(), x.orders.Panel, w.now()); ok {
+		x.answer.Why = why
+		return w.conclude(x, false)
 	}
-	c.Evidence.Origin, c.Evidence.Import = w.court.Evidence.Both(h.TID, h.IP, h.Call)
-	if !a.Arguments { // the others' may have been others
-		c.Evidence.Fleet = w.court.Fleet(h.Call)
+	if e, ok := w.court.quick(x.held); ok {
+		return w.decide(x, e, w.valid)
 	}
-	c.Decision = o.Panel.Decide(c.Question, c.Evidence)
-	if !w.valid(h) {
-		// What was read may be about another thread by now; nobody waits for this answer.
-		return judge.Refuse, a.Why
+	if !w.court.Aside(func() { w.decideAside(x) }) {
+		x.answer.Why += "; the panel was not asked, because too many of its calls wait to be looked at"
+		return w.conclude(x, false)
 	}
-	if c.Decision.Verdict == judge.Ask && (mode != Enforce || !w.court.Park(h, a.Errno, c)) {
-		c.Decision.Verdict = judge.Refuse
+	return supervise.Verdict{Later: true, Errno: x.answer.Errno}
+}
+
+// quick is the evidence that is at hand.
+func (c *Court) quick(h supervise.Held) (e judge.Evidence, ok bool) {
+	quick, can := c.Evidence.(QuickGatherer)
+	if c.Aside == nil || !can {
+		e.Origin, e.Import = c.Evidence.Both(h.TID, h.IP, h.Call)
+		return e, true
 	}
-	w.Docket.note(c, w.now(), h.TID)
-	why = a.Why + "; the panel: " + c.Decision.Why
-	if c.Decision.Verdict == judge.Refuse {
-		if w.refusals == nil || len(w.refusals) >= maxRefusals {
-			w.refusals = map[refusalKey]refusal{}
+	e.Origin, e.Import, ok = quick.Quick(h.TID, h.IP, h.Call)
+	return e, ok
+}
+
+// decideAside answers a call whatever happens: nobody else will.
+func (w *Ward) decideAside(x hearing) {
+	v := supervise.Verdict{Errno: x.answer.Errno}
+	defer func() {
+		if !v.Later {
+			_ = w.court.Settle(x.held, v) // its caller may be gone
 		}
-		w.refusals[key] = refusal{w.now().Add(refusalHolds), why, o.Panel}
+	}()
+	var e judge.Evidence
+	e.Origin, e.Import = w.court.Evidence.Both(x.held.TID, x.held.IP, x.held.Call)
+	v = w.decide(x, e, w.court.Waits)
+}
+
+// decide by what was gathered, if the caller waits still.
+func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bool) supervise.Verdict {
+	if !waits(x.held) {
+		// What was read may be about another thread by now; nobody waits for this answer, and it is counted nowhere.
+		return supervise.Verdict{Errno: x.answer.Errno}
 	}
-	return c.Decision.Verdict, why
+	c := judge.Case{Workload: x.orders.Policy.Workload.ID(), Question: x.question(), Evidence: e}
+	if !x.answer.Arguments { // the others' may have been others
+		c.Evidence.Fleet = w.court.Fleet(x.held.Call)
+	}
+	c.Decision = x.orders.Panel.Decide(c.Question, c.Evidence)
+	parked := false
+	if c.Decision.Verdict == judge.Ask {
+		if parked = x.mode == Enforce && w.court.Park(x.held, x.answer.Errno, c); !parked {
+			c.Decision.Verdict = judge.Refuse
+		}
+	}
+	w.Docket.note(c, w.now(), x.held.TID)
+	if parked {
+		return supervise.Verdict{Later: true, Errno: x.answer.Errno}
+	}
+	x.answer.Why += "; the panel: " + c.Decision.Why
+	allow := c.Decision.Verdict >= judge.Once
+	if allow {
+		x.answer.Errno = 0
+	} else {
+		w.refusals.keep(x.key(), refusal{w.now().Add(refusalHolds), x.answer.Why, x.orders.Panel})
+	}
+	return w.conclude(x, allow)
+}
+
+// refusals of the panel that hold still.
+type refusals struct {
+	mu   sync.Mutex
+	kept map[refusalKey]refusal
+}
+
+func (r *refusals) find(k refusalKey, panel *judge.Panel, now time.Time) (why string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept, ok := r.kept[k]
+	return kept.why, ok && now.Before(kept.until) && kept.panel == panel
+}
+
+func (r *refusals) keep(k refusalKey, v refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.kept == nil || len(r.kept) >= maxRefusals {
+		r.kept = map[refusalKey]refusal{}
+	}
+	r.kept[k] = v
 }

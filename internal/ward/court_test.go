@@ -22,11 +22,21 @@ type witness struct {
 	origin judge.Origin
 	needed judge.Import
 	asked  int
+	slow   bool // it has to read first
 }
 
 func (w *witness) Both(int, uint64, syscalls.Call) (judge.Origin, judge.Import) {
 	w.asked++
 	return w.origin, w.needed
+}
+
+// Quick, unless it is slow.
+func (w *witness) Quick(int, uint64, syscalls.Call) (o judge.Origin, i judge.Import, ok bool) {
+	if w.slow {
+		return o, i, false
+	}
+	w.asked++
+	return w.origin, w.needed, true
 }
 
 // everyone needed every call.
@@ -168,5 +178,73 @@ func TestRefusedArgumentsAreNotAnothers(t *testing.T) {
 	held.Args = [6]uint64{1, 1} // AF_UNIX
 	if v := w.Judge(held); !v.Allow {
 		t.Errorf("a socket between processes: %+v", w.Tally.Snapshot())
+	}
+}
+
+// What has to be read is read aside: the worker goes on, and the call is answered when it was read.
+func TestReadingHoldsNoWorker(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	for _, tt := range []struct {
+		name    string
+		witness witness
+		gone    bool // before it was read
+		want    supervise.Verdict
+		denied  uint64
+	}{
+		{"what the program imports", honest, false, supervise.Verdict{Allow: true}, 0},
+		{"injected code", injected, false, supervise.Verdict{Errno: 1}, 1},
+		{"nobody waits any more", honest, true, supervise.Verdict{Errno: 1}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+				orders(t, exe), Enforce, time.Now)
+			var jobs []func()
+			var settled []supervise.Verdict
+			tt.witness.slow = true
+			var parked []judge.Case
+			c := court(&tt.witness, true, &parked)
+			c.Aside = func(job func()) bool {
+				if len(jobs) == 1 {
+					return false
+				}
+				jobs = append(jobs, job)
+				return true
+			}
+			c.Waits = func(supervise.Held) bool { return !tt.gone }
+			c.Settle = func(_ supervise.Held, v supervise.Verdict) error { settled = append(settled, v); return nil }
+			w.Consults(c)
+			held := supervise.Held{TID: os.Getpid(), Call: number(t, "umask")}
+			if v := w.Judge(held); !v.Later || tt.witness.asked != 0 || len(w.Tally.Snapshot()) != 0 {
+				t.Fatalf("Judge = %+v, and it was asked %d times", v, tt.witness.asked)
+			}
+			if v := w.Judge(held); v.Allow || v.Later {
+				t.Errorf("one more than there is room for: %+v", v)
+			}
+			jobs[0]()
+			if len(settled) != 1 || settled[0] != tt.want {
+				t.Errorf("settled %+v, want %+v", settled, tt.want)
+			}
+			if _, _, denied := w.Counts(); denied != tt.denied+1 {
+				t.Errorf("denied %d, want %d", denied, tt.denied+1)
+			}
+		})
+	}
+}
+
+// A person is asked about what had to be read, too, and it is not answered twice.
+func TestAskedAfterReading(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+		orders(t, exe), Enforce, time.Now)
+	witness := witness{origin: honest.origin, needed: judge.Import{Carrier: judge.None, Objects: 1}, slow: true}
+	var parked []judge.Case
+	c := court(&witness, true, &parked)
+	c.Fleet = func(syscalls.Call) judge.Fleet { return judge.Fleet{} }
+	c.Aside = func(job func()) bool { job(); return true }
+	c.Waits = func(supervise.Held) bool { return true }
+	c.Settle = func(supervise.Held, supervise.Verdict) error { t.Error("settled"); return nil }
+	w.Consults(c)
+	if v := w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, "umask")}); !v.Later || len(parked) != 1 {
+		t.Errorf("Judge = %+v, parked %+v", v, parked)
 	}
 }

@@ -92,8 +92,8 @@ type Ward struct {
 	mode     atomic.Uint32
 	orders   atomic.Pointer[Orders]
 	known    roles
-	court    *Court                 // nil: what the plan refuses is refused
-	refusals map[refusalKey]refusal // of the panel; only Judge touches it
+	court    *Court // nil: what the plan refuses is refused
+	refusals refusals
 	valid    func(supervise.Held) bool
 
 	calls, wouldDeny, denied atomic.Uint64
@@ -175,23 +175,25 @@ func (w *Ward) Judge(h supervise.Held) supervise.Verdict {
 			w.boot.needed(w.now())
 		}
 	}
+	x := hearing{h, asker, a, orders, mode}
 	if !allow && w.court != nil && !a.Withheld {
-		var verdict judge.Verdict
-		if verdict, a.Why = w.consult(h, asker, a, orders, mode); verdict == judge.Ask {
-			return supervise.Verdict{Later: true}
-		} else if verdict >= judge.Once {
-			allow, a.Errno = true, 0
-		}
+		return w.consult(x)
 	}
+	return w.conclude(x, allow)
+}
+
+// conclude counts what was decided, and applies the mode.
+func (w *Ward) conclude(x hearing, allow bool) supervise.Verdict {
+	allowed := allow || x.mode == Shadow
 	switch {
 	case allow:
-	case mode == Shadow:
+	case allowed:
 		w.wouldDeny.Add(1)
 	default:
 		w.denied.Add(1)
 	}
-	w.note(h, asker, a, allow || mode == Shadow, !allow)
-	return supervise.Verdict{Allow: allow || mode == Shadow, Errno: a.Errno}
+	w.note(x.held, x.asker, x.answer, allowed, !allow)
+	return supervise.Verdict{Allow: allowed, Errno: x.answer.Errno}
 }
 
 // asker of a held call. Reading about a thread is not racy here: the answer counts only while the call waits, and as
