@@ -43,6 +43,7 @@ type Evidence struct {
 	Origin Origin `json:"origin"`
 	Import Import `json:"import"`
 	Fleet  Fleet  `json:"fleet"`
+	Socket Socket `json:"socket,omitempty"` // see OfSocket
 }
 
 // Class of the memory that a system call's instruction lies in.

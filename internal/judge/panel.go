@@ -112,6 +112,13 @@ func (p *Panel) Decide(q Question, e Evidence) Decision {
 	}
 	d := decide(votes, asked)
 	d.Changed = p.changed(h, d, asked)
+	if e.Socket != NoSocket && d.Verdict < Learn {
+		// What is known of the socket makes the call one to look at each time. Where it would be learned without that, it is.
+		e.Socket = NoSocket
+		if blind := p.Decide(q, e); blind.Verdict > d.Verdict {
+			return blind
+		}
+	}
 	return d
 }
 

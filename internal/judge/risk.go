@@ -83,6 +83,9 @@ func (p *Panel) level(h *hearing) risk {
 			}
 		}
 	}
+	if u, ok := h.localUse(); ok {
+		return risk{level: u.level, why: u.why, byArgs: true}
+	}
 	if h.q.Arguments && !r.byArgs {
 		// Somebody found worth telling apart what we cannot.
 		r.level, r.why = max(r.level, Grave), "the arguments are not those that were seen, and nothing is known of these"
