@@ -39,6 +39,11 @@ type QuickGatherer interface {
 	Quick(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import, bool)
 }
 
+// SocketGatherer also tells what kind of socket a thread has under a descriptor, and takes no time for it.
+type SocketGatherer interface {
+	Socket(tid int, fd uint64) judge.Socket
+}
+
 // A refusal is repeated without asking the panel again for so long: a flood must cost little. What would be allowed is never
 // remembered here: the memory that an instruction lies in can change.
 const (
@@ -127,12 +132,15 @@ func (w *Ward) decideAside(x hearing) {
 
 // decide by what was gathered, if the caller waits still.
 func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bool) supervise.Verdict {
+	if s, ok := w.court.Evidence.(SocketGatherer); ok && judge.OfSocket(x.held.Call) {
+		e.Socket = s.Socket(x.held.TID, x.held.Args[0])
+	}
 	if !waits(x.held) {
 		// What was read may be about another thread by now; nobody waits for this answer, and it is counted nowhere.
 		return supervise.Verdict{Errno: x.answer.Errno}
 	}
 	c := judge.Case{Workload: x.orders.Policy.Workload.ID(), Question: x.question(), Evidence: e}
-	if !x.answer.Arguments { // the others' may have been others
+	if counts(c, x.answer) {
 		c.Evidence.Fleet = w.court.Fleet(x.held.Call)
 	}
 	c.Decision = x.orders.Panel.Decide(c.Question, c.Evidence)
@@ -154,6 +162,14 @@ func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bo
 		w.refusals.keep(x.key(), refusal{w.now().Add(refusalHolds), x.answer.Why, x.orders.Panel})
 	}
 	return w.conclude(x, allow)
+}
+
+// counts tells whether a call is one that the replicas of a workload can be compared by: not one of injected code, by which
+// one intruder would speak for another, nor of a person's shell; and with other arguments it may be another.
+func counts(c judge.Case, a plan.Answer) bool {
+	class := c.Evidence.Origin.Class
+	return c.Question.Lane == observe.LaneService && !a.Arguments &&
+		(class == judge.File || class == judge.Vdso || class == judge.Unknown)
 }
 
 // refusals of the panel that hold still.

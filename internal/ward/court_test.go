@@ -248,3 +248,33 @@ func TestAskedAfterReading(t *testing.T) {
 		t.Errorf("Judge = %+v, parked %+v", v, parked)
 	}
 }
+
+// What injected code wants, or a person's shell, is not what a replica of the service needs.
+func TestOnlyTheServiceSpeaksForItsReplicas(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	for _, tt := range []struct {
+		name    string
+		witness witness
+		lane    observe.Lane
+		want    int
+	}{
+		{"the service", honest, observe.LaneService, 1},
+		{"injected code", injected, observe.LaneService, 0},
+		{"a shell", honest, observe.LaneExec, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := New(&fake{who: kernel.Who{Lane: tt.lane, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+				orders(t, exe), Enforce, time.Now)
+			var parked []judge.Case
+			noted := 0
+			c := court(&tt.witness, false, &parked)
+			c.Fleet = func(syscalls.Call) judge.Fleet { noted++; return judge.Fleet{} }
+			w.Consults(c)
+			w.valid = func(supervise.Held) bool { return true }
+			w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, "setuid")})
+			if noted != tt.want {
+				t.Errorf("noted %d times, want %d", noted, tt.want)
+			}
+		})
+	}
+}

@@ -12,13 +12,17 @@ import (
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
-// maxDocket bounds the cases that are kept of one container. What comes beyond is judged, and told of in the tally only.
-const maxDocket = 512
+// What is kept of one container, which makes cases as it likes: by naming programs, and by asking for what is refused. Cases
+// beyond the first number are told apart by call only; what comes beyond the second is told of in the tally only. What is
+// refused leaves room for what is let through, so that nobody hides the one behind the other.
+const (
+	preciseRefused, maxRefused = 256, 384
+	preciseAllowed, maxAllowed = 64, 128
+)
 
-// Heard is a case of this container and how often it came.
+// Heard is a case of this container, when it first came.
 type Heard struct {
 	judge.Case
-	Count uint64
 	First time.Time
 	TID   int // of the first
 	Comm  string
@@ -38,28 +42,22 @@ type caseKey struct {
 // Docket has the cases that the panel decided for one container, each once.
 type Docket struct {
 	mu    sync.Mutex
-	heard map[caseKey]uint64
-	fresh []Heard
-	wake  chan struct{}
+	heard map[caseKey]bool
+	// refused and allowed are how many of heard are.
+	refused, allowed int
+	fresh            []Heard
+	wake             chan struct{}
 }
 
-func newDocket() *Docket { return &Docket{heard: map[caseKey]uint64{}, wake: make(chan struct{}, 1)} }
+func newDocket() *Docket { return &Docket{heard: map[caseKey]bool{}, wake: make(chan struct{}, 1)} }
 
 func (d *Docket) note(c judge.Case, at time.Time, tid int) {
 	q := c.Question
 	key := caseKey{q.Call, q.Lane, q.Phase, q.Role, c.Decision.Verdict, c.Evidence.Origin.Class, c.Evidence.Import.Carrier}
-	d.mu.Lock()
-	count, known := d.heard[key]
-	if !known && len(d.heard) >= maxDocket {
-		d.mu.Unlock()
+	if !d.isNew(key) {
 		return
 	}
-	d.heard[key] = count + 1
-	d.mu.Unlock()
-	if known {
-		return
-	}
-	heard := Heard{Case: c, Count: 1, First: at, TID: tid, Comm: commOf(tid)}
+	heard := Heard{Case: c, First: at, TID: tid, Comm: commOf(tid)}
 	d.mu.Lock()
 	d.fresh = append(d.fresh, heard)
 	d.mu.Unlock()
@@ -67,6 +65,28 @@ func (d *Docket) note(c judge.Case, at time.Time, tid int) {
 	case d.wake <- struct{}{}:
 	default:
 	}
+}
+
+// isNew tells whether a case was not heard before, and is told of.
+func (d *Docket) isNew(key caseKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	count, precise, most := &d.refused, preciseRefused, maxRefused
+	if key.verdict >= judge.Once {
+		count, precise, most = &d.allowed, preciseAllowed, maxAllowed
+	}
+	if d.heard[key] {
+		return false
+	}
+	if *count >= precise {
+		key = caseKey{call: key.call, verdict: key.verdict}
+	}
+	if d.heard[key] || *count >= most {
+		return false
+	}
+	*count++
+	d.heard[key] = true
+	return true
 }
 
 // Due are the cases that were not told yet, in the order in which they came.
