@@ -22,6 +22,7 @@ type scholar struct {
 	pending []api.Event
 	dropped int
 	floors  []Floor
+	quota   quota
 	trouble string // what the store said last; "" when it took everything
 }
 
@@ -195,7 +196,7 @@ func (s *scholar) saveFloors(ctx context.Context) {
 
 // journal appends events, those that could not be stored before first.
 func (s *scholar) journal(ctx context.Context, events []api.Event) {
-	s.pending = append(s.pending, events...)
+	s.pending = append(s.pending, s.quota.within(events, s.agent.Now())...)
 	if len(s.pending) == 0 {
 		return
 	}
