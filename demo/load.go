@@ -89,7 +89,7 @@ func workRedis(ctx context.Context, s *service) (int, error) {
 }
 
 func jobsRedis(ctx context.Context, s *service) error {
-	for _, question := range []string{"info", "dbsize", "slowlog get", "client list", "config get maxmemory", "bgsave"} {
+	for _, question := range []string{"info", "dbsize", "slowlog get", "client list", "config get maxmemory"} {
 		if _, err := s.cli(ctx, strings.Fields(question)...); err != nil {
 			return err
 		}

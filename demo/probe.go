@@ -112,11 +112,22 @@ func (d *demo) pidOf(ctx context.Context, name string) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// childOf a process whose command line has this in it, once it waits for work.
+// childOf a process whose command line has this in it.
 func childOf(parent int, with string) (int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	all, err := childrenOf(parent, with)
+	if err == nil && len(all) == 0 {
+		err = errors.New("process " + strconv.Itoa(parent) + " has no child like " + with)
+	}
 	if err != nil {
 		return 0, err
+	}
+	return all[0], nil
+}
+
+func childrenOf(parent int, with string) (all []int, err error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range stats {
 		stat, err := os.ReadFile(name)
@@ -129,9 +140,14 @@ func childOf(parent int, with string) (int, error) {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
-		if err == nil && strings.Contains(string(line), with) {
-			return strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil || !strings.Contains(string(line), with) {
+			continue
 		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pid)
 	}
-	return 0, errors.New("process " + strconv.Itoa(parent) + " has no child like " + with)
+	return all, nil
 }

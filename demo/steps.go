@@ -79,6 +79,11 @@ func (d *demo) learn(ctx context.Context) error {
 		if err := d.printLearned(ctx, time.Since(begin)); err != nil {
 			return err
 		}
+		if i == 3 {
+			if err := d.poison(ctx); err != nil {
+				return err
+			}
+		}
 		if i == 2 || i == 4 {
 			if _, err := d.podman(ctx, "exec", "nginx", "nginx", "-s", "reload"); err != nil {
 				return err
@@ -94,7 +99,10 @@ func (d *demo) learn(ctx context.Context) error {
 	if err := d.stopAll(ctx); err != nil {
 		return err
 	}
-	return d.ended(ctx, len(d.services))
+	if err := d.ended(ctx, len(d.services)); err != nil {
+		return err
+	}
+	return d.quarantined(ctx)
 }
 
 func (d *demo) printLearned(ctx context.Context, at time.Duration) error {
