@@ -27,7 +27,7 @@ func (t trialOf) passes(change func(*judge.Panel) *judge.Panel) bool {
 	return true
 }
 
-// stopped tells whether a panel refuses one of its cases: an attack that lacks one of its calls.
+// refused is how many of its cases a panel does not let through.
 func (t trialOf) refused(change func(*judge.Panel) *judge.Panel) (n int) {
 	p := change(t.panel)
 	for _, c := range t.cases {
@@ -90,7 +90,7 @@ func panelsOf(rs *results) (legitimate, attacks []trialOf, err error) {
 		}
 		panel := judge.New(p, all.Without(r.LeftOut...).Rules())
 		for _, op := range r.Ops {
-			if startsProgram[r.Service+"/"+op.Op] == "" && len(asked(op.Cases)) > 0 {
+			if byNature(r.Service+"/"+op.Op) == "" && len(asked(op.Cases)) > 0 {
 				legitimate = append(legitimate, trialOf{panel, asked(op.Cases)})
 			}
 		}

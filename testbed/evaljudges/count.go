@@ -28,8 +28,10 @@ func (s share) atLeast(percent int) bool { return s.of > 0 && 100*s.n >= percent
 type counts struct {
 	services int // with a rare operation that was done
 	table1   share
-	rare     share // operations beside Table 1's that needed something new, and start no unknown program
-	programs share // operations that start one
+	rare     share // operations beside Table 1's that needed something new, and are in neither of the two below
+	programs share // operations that start an unknown program
+	ways     share // operations that open a new way to the network
+	all      share // all that needed something new
 	nothing  int   // operations that needed nothing new; they say nothing about the panel
 	broken   int   // of these, those that did not work, or whose service could not be started
 
@@ -45,11 +47,16 @@ func count(rs *results) (c counts) {
 			c.services++
 		}
 		for _, op := range r.Ops {
+			if op.asked() {
+				c.all.add(op.accepted())
+			}
 			switch {
 			case ofTable1(r.Service, op.Op):
 				c.table1.add(op.accepted())
 			case startsProgram[r.Service+"/"+op.Op] != "":
 				c.programs.add(op.accepted())
+			case opensWay[r.Service+"/"+op.Op] != "" && op.asked():
+				c.ways.add(op.accepted())
 			case !op.asked() && op.Problem != "":
 				c.broken++
 			case !op.asked():

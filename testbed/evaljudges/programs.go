@@ -44,3 +44,35 @@ var startsProgram = map[string]string{
 	"archive/sort":            "sort, split and comm",
 	"archive/sync":            "dd and sync",
 }
+
+// opensWay are operations that make a way to the network which was not there: to another server, or a port that was not
+// listened on. An intruder's first step is the same, so where the service made none while it ran, a person is asked. They were
+// put down by what they are, too.
+var opensWay = map[string]string{
+	"redis/failover":   "to its new master",
+	"redis/config":     "a second address to listen on",
+	"php-fpm/fetch":    "to another server",
+	"caddy/proxy":      "to another server",
+	"caddy/reload":     "listens anew",
+	"caddy/tls-reload": "listens anew",
+	"dnsmasq/tftp":     "a port for the transfer",
+	"sshd/forward":     "to where the client wants",
+	"rsyslog/queue":    "to another host",
+	"postfix/defer":    "to another mail server",
+	"java/lookup":      "to a name server",
+	"node/threadpool":  "to a name server",
+	"node/inspector":   "a port for the inspector",
+	"tinyproxy/reload": "to another port",
+	"tinyproxy/lookup": "to a server by its name",
+}
+
+// byNature is why an operation is for a person whatever becomes of it here, or "".
+func byNature(name string) string {
+	if what := startsProgram[name]; what != "" {
+		return "starts " + what
+	}
+	if what := opensWay[name]; what != "" {
+		return "opens a way: " + what
+	}
+	return ""
+}

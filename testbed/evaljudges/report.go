@@ -121,8 +121,10 @@ func (r *report) bars() {
 		r.row("median time of a verdict beyond a held call, evidence cached", us(l.beyond(l.Panel)), "≤ 20 µs", met(l.beyond(l.Panel) <= 20))
 		r.row("the same, first question about a call", us(l.beyond(l.First)), "≤ 200 µs", met(l.beyond(l.First) <= 200))
 	}
-	r.say("\nBeside these: %d operations of %d services needed nothing beyond the training and say nothing about the panel; %d did not work for another reason; "+
-		"of those that start a program that was never seen to run, which the panel leaves to a person, %s were accepted.", c.nothing, c.services, c.broken, c.programs)
+	r.say("\nNot in the second line are operations that are for a person by their nature, put down before they were tried: of those that "+
+		"start a program that was never seen to run, %s were accepted; of those that open a way to the network that was not there, %s. "+
+		"With these and Table 1, %s of all operations that needed a call beyond the training were accepted. %d operations of %d services "+
+		"needed nothing beyond it and say nothing about the panel; %d more did not work for another reason.", c.programs, c.ways, c.all, c.nothing, c.services, c.broken)
 	if c.untried > 0 {
 		r.say("%d attacks could not be tried.", c.untried)
 	}
@@ -176,16 +178,18 @@ func (r *report) operations() {
 	r.head("service", "operation", "calls absent from training, and verdicts", "")
 	for _, s := range r.rs.Services {
 		for _, op := range s.Ops {
-			if op.asked() && !ofTable1(s.Service, op.Op) && startsProgram[s.Service+"/"+op.Op] == "" {
+			if op.asked() && !ofTable1(s.Service, op.Op) && byNature(s.Service+"/"+op.Op) == "" {
 				r.row(s.Service, op.Op+": "+op.Doc, strings.Join(verdicts(asked(op.Cases)), ", "), outcome(op))
 			}
 		}
 	}
-	r.say("\nThose that start a program that was never seen to run. execve is on the veto list: an intruder's command injection makes the same calls from the same memory.")
-	r.head("service", "operation", "starts", "refused", "")
+	r.say(`
+Those that are for a person by their nature. execve and executable memory are on the veto list: an intruder's command injection
+makes the same calls from the same memory; and a new way to the network is what an intruder makes first.`)
+	r.head("service", "operation", "", "refused", "")
 	for _, s := range r.rs.Services {
 		for _, op := range s.Ops {
-			if what := startsProgram[s.Service+"/"+op.Op]; what != "" {
+			if what := byNature(s.Service + "/" + op.Op); what != "" {
 				r.row(s.Service, op.Op+": "+op.Doc, what, strings.Join(names(wrong(op.Refused)), ", "), outcome(op))
 			}
 		}
@@ -219,8 +223,8 @@ func (r *report) failures() {
 			}
 			some = true
 			note := ""
-			if what := startsProgram[s.Service+"/"+op.Op]; what != "" {
-				note = " (starts " + what + ")"
+			if what := byNature(s.Service + "/" + op.Op); what != "" {
+				note = " (" + what + ")"
 			}
 			r.say("- **%s %s**%s: %s", s.Service, op.Op, note, cell(or(cut(op.Problem, 200), "it worked")))
 			for _, line := range refusals1(op) {
