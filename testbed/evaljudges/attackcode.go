@@ -32,7 +32,7 @@ func injections() (all []Attack) {
 			Name: "shellcode in the worker: " + origin.String(), Kind: kind, Service: worker.service,
 			Doc: "code in " + described[origin] + " makes calls that look harmless, and some that do not",
 			Do: func(ctx context.Context, t *Target) ([]Attempt, error) {
-				return try(ctx, t, worker, origin, words(worker.own+" connect execve mprotect unshare")...)
+				return try(ctx, t, worker, origin, words(worker.own+" bind execve mprotect unshare")...)
 			},
 		})
 	}

@@ -3,9 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"time"
@@ -24,7 +25,7 @@ type site struct {
 }
 
 var sites = []site{
-	{"nginx", "worker", "setuid setgid setgroups bind listen chmod fchmodat chown kill clone connect symlink", "umask getpgrp dup2 kill", child("worker process")},
+	{"nginx", "worker", "setuid setgid setgroups bind listen fchmodat chown kill clone symlink", "umask getpgrp dup2 kill", child("worker process")},
 	{"nginx", "master", "setuid setgid connect bind listen fchmod symlink", "getpgrp inotify_init1", first},
 	{"redis", "server", "setuid setgid connect bind listen chmod fchmodat kill clone symlink", "umask getpgrp dup2 kill", first},
 	{"postgresql", "backend", "setuid setgid bind listen connect chmod clone symlink link", "getpgrp inotify_init1 sched_setaffinity", backend},
@@ -61,25 +62,33 @@ func child(text string) func(context.Context, *services.Instance) (int, func(), 
 	}
 }
 
-// backend of PostgreSQL's for a client that has asked and goes on waiting.
+// backend of PostgreSQL's for a client that has asked something and stays.
 func backend(ctx context.Context, i *services.Instance) (pid int, leave func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = i.Exec(ctx, "psql", "-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-c", "SELECT 1", "-c", "SELECT pg_sleep(50)")
-	}()
-	leave = func() { cancel(); <-done }
-	if pid, _, err = child("SELECT")(ctx, i); err == nil {
-		select {
-		case <-done:
-			err = errors.New("its client has ended")
-		case <-time.After(500 * time.Millisecond): // its birth is over
-			return pid, leave, nil
+	conn, err := i.Dial(ctx, "tcp", "127.0.0.1:5432")
+	if err != nil {
+		return 0, nil, err
+	}
+	leave = func() { _ = conn.Close() }
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	// A message has its length in front, and a query a letter before that; ready for the next is Z, and how it stands.
+	ready := []byte("Z\x00\x00\x00\x05I")
+	for _, message := range []string{"\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00", "Q\x00\x00\x00\x0dSELECT 1\x00"} {
+		_, err = io.WriteString(conn, message)
+		for got := []byte(nil); err == nil && !bytes.HasSuffix(got, ready); {
+			var more [4096]byte
+			var n int
+			n, err = conn.Read(more[:])
+			got = append(got, more[:n]...)
 		}
 	}
-	leave()
-	return 0, nil, err
+	if err == nil {
+		pid, _, err = child("127.0.0.1(")(ctx, i)
+	}
+	if err != nil {
+		leave()
+		return 0, nil, fmt.Errorf("be a client of PostgreSQL: %w", err)
+	}
+	return pid, leave, nil
 }
 
 func nativeABI() syscalls.ABI {

@@ -144,10 +144,15 @@ func evaluate(ctx context.Context, o options, chosen []services.Service, rs *res
 
 func choose(only string) (out []services.Service, err error) {
 	if only == "" {
-		return services.All(), nil
+		return append(services.All(), victims()...), nil
 	}
 	for name := range strings.SplitSeq(only, ",") {
 		s, ok := services.Find(name)
+		for _, v := range victims() {
+			if v.Name == name {
+				s, ok = v, true
+			}
+		}
 		if !ok {
 			return nil, fmt.Errorf("there is no service %s", name)
 		}
