@@ -82,7 +82,7 @@ func TestJudgedNginx(t *testing.T) {
 	for _, worker := range workersOf(t, c.PID) {
 		refusedIn(t, worker, "execve", "clone", "bind", "listen", "setuid", "unshare", "bpf", "ptrace")
 	}
-	refusedIn(t, c.PID, "execve", "setuid", "connect", "unshare", "bpf", "ptrace")
+	refusedIn(t, c.PID, "execve", "setuid", "bind", "listen", "unshare", "bpf", "ptrace")
 	l.end()
 	bedtest.Podman(t, e, "stop", "--time", "20", "held")
 	exited(t, e, "held")

@@ -150,7 +150,7 @@ func TestSupervisedNginx(t *testing.T) {
 			for _, worker := range workersOf(t, c.PID) {
 				refusedIn(t, worker, "execve", "clone", "bind", "listen", "setuid", "setgid", "setgroups", "unshare", "bpf", "ptrace")
 			}
-			refusedIn(t, c.PID, "execve", "setuid", "connect", "unshare", "bpf", "ptrace")
+			refusedIn(t, c.PID, "execve", "setuid", "unshare", "bpf", "ptrace")
 			l.goOn(50)
 			reloadNginx(t, e, "held", c.PID)
 			l.goOn(50)

@@ -66,15 +66,15 @@ func strength(r Rule) int {
 	return 0
 }
 
-// placed reports whether the policy has the operation for others than this role, or for another phase if it is grave or makes
-// a way to the network. Rules
+// placed reports whether the policy has the operation for others than this role, or for another phase if it is grave or lets
+// others in. Rules
 // know neither: who accepts connections has listened, some time, some process of it.
 func (h *hearing) placed() bool {
 	same := syscalls.Equivalents(h.q.Call)
 	if h.risk.level < Sensitive || h.t.service.Intersect(same).Empty() {
 		return false
 	}
-	return h.risk.level >= Grave || h.risk.network || h.role.all.Intersect(same).Empty()
+	return h.risk.level >= Grave || opensDoor(h.q.Call) || h.role.all.Intersect(same).Empty()
 }
 
 // found is the answer of Associations, and what it is worth. The rule is shared by all who get it.

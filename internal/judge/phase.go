@@ -42,7 +42,7 @@ func sameRole(h *hearing) Vote {
 	case begun(h.q.Phase):
 		return Vote{Stance: For, Points: repeats,
 			Why: "the role makes it " + when + ", and somebody outside made the service " + verb[h.q.Phase]}
-	case h.risk.level >= Grave || h.risk.network:
+	case h.risk.level >= Grave || opensDoor(h.q.Call):
 		// What this is for: a call of the boot that is worth taking away does not come back because it once was there.
 		// A service that forks at its boot forks again when a child dies; one that listens has done so.
 		return Vote{Why: "the role makes it " + when + ", which is not now"}

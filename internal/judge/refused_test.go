@@ -45,7 +45,6 @@ func TestImportIsNotEnough(t *testing.T) {
 		{"nginx", nginxWorker, "listen", nil},
 		{"nginx", nginxWorker, "kill", []uint64{1, 9}},
 		{"nginx", nginxMaster, "bind", nil}, // of its boot
-		{"nginx", nginxMaster, "socket", []uint64{2, 1}},
 		{"postgres", backend, "socket", []uint64{2, 1}},
 		{"postgres", backend, "connect", nil},
 		{"postgres", backend, "clone", []uint64{17}}, // the postmaster's

@@ -180,3 +180,10 @@ func (p *Panel) reopening(h *hearing, r risk) risk {
 var levelWords = []string{"harmless", "ordinary", "sensitive", "grave", "forbidden"}
 
 func (l Level) String() string { return word(levelWords, l) }
+
+// opensDoor reports whether the call makes a way in. Services open theirs when they boot; the ways out that a service takes for the
+// first time on the day of a failover are its socket and connect.
+func opensDoor(call syscalls.Call) bool {
+	name := call.String()
+	return name == "bind" || name == "listen"
+}
