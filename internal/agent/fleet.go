@@ -67,15 +67,21 @@ func (f *fleet) asked(workload string, k key, call syscalls.Call) (others judge.
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.squads[workload]
-	if s == nil || !s.replicas[k] {
+	if s == nil {
 		return others
 	}
-	others.Replicas = len(s.replicas) - 1
+	others.Replicas = len(s.replicas)
+	if s.replicas[k] {
+		others.Replicas--
+	}
 	who := s.needed[call]
 	for other := range who {
 		if other != k {
 			others.Needed++
 		}
+	}
+	if !s.replicas[k] {
+		return others // one too many to be remembered
 	}
 	if who == nil && len(s.needed) < maxFleetCalls {
 		who = map[key]bool{}

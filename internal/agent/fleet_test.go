@@ -27,7 +27,9 @@ func TestFleet(t *testing.T) {
 	want(a, 1, 0)
 	want(a, 1, 0) // asking twice makes no second replica
 	want(b, 1, 1)
-	want(c, 0, 0) // is of another workload
+	if got := f.asked("other", c, call); got != (judge.Fleet{}) {
+		t.Errorf("alone in its workload: %+v", got)
+	}
 	f.leave("w", b)
 	want(a, 0, 0)
 	f.join("w", b) // started again: what it needed before counts no more
@@ -39,6 +41,10 @@ func TestFleet(t *testing.T) {
 		for nr := range uint32(syscalls.MaxNr) {
 			f.asked("w", k, syscalls.Call{ABI: syscalls.X86_64, Nr: nr})
 		}
+	}
+	// One too many to be remembered hears of the others (b did not ask again), and does not pass for the only one.
+	if got := f.asked("w", key{"podman", "late"}, call); got != (judge.Fleet{Replicas: maxReplicas, Needed: maxReplicas - 1}) {
+		t.Errorf("one more than are remembered hears %+v", got)
 	}
 	if s := f.squads["w"]; len(s.replicas) > maxReplicas || len(s.needed) > maxFleetCalls {
 		t.Errorf("%d replicas, %d calls are remembered", len(s.replicas), len(s.needed))

@@ -103,3 +103,33 @@ func TestTable1IsLearned(t *testing.T) {
 		}
 	}
 }
+
+// TestOneReplicaDoesNotTeachTheOthers what is sensitive: it does it itself, and they do not by that.
+func TestOneReplicaDoesNotTeachTheOthers(t *testing.T) {
+	seen := 0
+	for _, r := range append(optimus(), others()...) {
+		p := New(learned(t, r.service, r.without...), corpus())
+		for _, phase := range policy.Phases {
+			q, e := asks(t, r.role, phase, r.call, r.args...), imports("/usr/sbin/x", r.call)
+			alone := p.Decide(q, e)
+			if alone.Verdict != Learn {
+				continue
+			}
+			sensitive := alone.Needed >= need[Sensitive]
+			if sensitive {
+				seen++
+			}
+			e.Fleet = Fleet{Replicas: 3}
+			if d := p.Decide(q, e); (d.Verdict == Once) != sensitive || d.Verdict < Once {
+				t.Errorf("%s %s, the first of four: %s", r.service, r.call, strings.Join(d.Lines(), "\n"))
+			}
+			e.Fleet.Needed = 1
+			if d := p.Decide(q, e); d.Verdict != Learn {
+				t.Errorf("%s %s, the second of four: %s", r.service, r.call, strings.Join(d.Lines(), "\n"))
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("nothing sensitive was ever learned")
+	}
+}

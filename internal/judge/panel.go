@@ -162,6 +162,9 @@ func (h *hearing) once() string {
 	case h.forked:
 		// A role with what was inferred and nothing else would be refused all that strangers may.
 		return "its program did not fork while it was learned, so there is no role to learn it for"
+	case h.risk.level >= Sensitive && h.e.Fleet.Replicas > 0 && h.e.Fleet.Needed <= 0:
+		// An intruder is in one of them. What she has brought about there must not open the others for good.
+		return "what is learned is every replica's, and no other one needed it yet"
 	case h.q.Arguments || h.risk.byArgs:
 		// The policy would have the call with any arguments, and the next might be of another kind.
 		return "its arguments matter, and are looked at each time"
