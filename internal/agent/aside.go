@@ -2,12 +2,18 @@
 
 package agent
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// Bounds of what is read about held calls.
+// Bounds of what is read about held calls. A container that maps other files before each call has them all read anew, on the
+// agent's time: what it gets of that in the long run is a tenth of a processor, and its own calls wait for it.
 const (
-	readers  = 2   // at once, for all containers
-	maxAside = 256 // calls of one container that wait for it: as many as a supervisor parks
+	readers   = 2   // at once, for all containers
+	maxAside  = 256 // calls of one container that wait for it: as many as a supervisor parks
+	readBurst = 2 * time.Second
+	readShare = 10
 )
 
 // aside does one container's jobs, one after the other. The slots that it shares with the other containers are given in the
@@ -19,6 +25,10 @@ type aside struct {
 	mu      sync.Mutex
 	jobs    []func()
 	working bool
+
+	// Of the goroutine that works.
+	spent time.Duration // on jobs, less what the container has got since
+	paid  time.Time     // until when that is counted
 }
 
 // do a job soon; false when too many wait.
@@ -52,12 +62,26 @@ func (a *aside) work() {
 }
 
 func (a *aside) one(job func()) {
+	a.afford()
 	a.slots <- struct{}{}
+	began := time.Now()
 	defer func() {
+		a.spent += time.Since(began)
 		<-a.slots
 		if err := recover(); err != nil {
 			a.failed(err)
 		}
 	}()
 	job()
+}
+
+// afford waits until the container may have another job done.
+func (a *aside) afford() {
+	now := time.Now()
+	a.spent = max(0, a.spent-now.Sub(a.paid)/readShare)
+	if over := a.spent - readBurst; over > 0 {
+		time.Sleep(over * readShare)
+		now, a.spent = time.Now(), readBurst
+	}
+	a.paid = now
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // One container's jobs are done one at a time, in order, and not without end; one that fails takes no other along.
@@ -55,6 +56,35 @@ func TestAsideIsFair(t *testing.T) {
 		synctest.Wait()
 		if first < 0 || first > 1 {
 			t.Errorf("%d jobs of another container came first", first)
+		}
+	})
+}
+
+// A container that has everything read anew for each call waits for itself: it does not keep the processors busy.
+func TestAsideIsAffordable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each, jobs = 200 * time.Millisecond, 110
+		a := &aside{slots: make(chan struct{}, 1)}
+		begun := time.Now()
+		for range jobs {
+			a.do(func() { time.Sleep(each) })
+		}
+		time.Sleep(readBurst + each)
+		synctest.Wait()
+		left := func() (jobs int, working bool) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.jobs), a.working
+		}
+		if waiting, _ := left(); jobs-waiting < int(readBurst/each) {
+			t.Errorf("%d jobs were done within what everybody has", jobs-waiting)
+		}
+		for working := true; working; _, working = left() {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took, least := time.Since(begun), readShare*(jobs*each-2*readBurst); took < least {
+			t.Errorf("%d jobs of %s took %s, want %s at least", jobs, each, took, least)
 		}
 	})
 }
