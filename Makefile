@@ -82,6 +82,10 @@ generate: ## rebuild the checked-in BPF objects (clang)
 corpus: ## record real services again, for the judges' rules (root; installs their packages)
 	@go run ./testbed/corpus
 
+.PHONY: eval-judges
+eval-judges: build ## evaluate the panel of judges with real services and attacks, into docs/judges.md (root; half an hour)
+	@go run ./testbed/evaljudges -whittle $(BIN)/whittle
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (5s)
 	$(STAGE) fuzz scripts/fuzz

@@ -23,11 +23,9 @@ import (
 
 // results of all runs, as they are kept in results.json.
 type results struct {
-	Command string // of the last run
-	Date    string
-	Kernel  string
-	Commit  string
-	Tools   []string // versions
+	Runs   []string // that made it: when, of which commit, by what command
+	Kernel string
+	Tools  []string // versions
 	// Services that were evaluated, by name.
 	Services []serviceResult
 	Latency  *latency `json:",omitempty"`
@@ -191,18 +189,18 @@ func (rs *results) note(ctx context.Context, o options) {
 	if err := unix.Uname(&u); err == nil {
 		rs.Kernel = unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
 	}
-	rs.Date = time.Now().UTC().Format("2006-01-02 15:04 UTC")
-	rs.Command = "go run ./testbed/evaljudges " + strings.Join(os.Args[1:], " ")
 	rs.Tools = nil
+	commit := ""
 	for _, args := range [][]string{{"git", "rev-parse", "--short", "HEAD"}, {o.whittle, "version"}, {"crun", "--version"}, {"go", "version"}} {
 		out, err := exec.CommandContext(ctx, args[0], args[1:]...).Output()
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		switch {
 		case err != nil:
 		case args[0] == "git":
-			rs.Commit = line
+			commit = line
 		default:
 			rs.Tools = append(rs.Tools, line)
 		}
 	}
+	rs.Runs = append(rs.Runs, fmt.Sprintf("%s, commit %s: `evaljudges %s`", time.Now().UTC().Format("2006-01-02 15:04 UTC"), commit, strings.Join(os.Args[1:], " ")))
 }
