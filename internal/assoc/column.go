@@ -20,6 +20,20 @@ func both(a, b []uint64) (n int) {
 	return n
 }
 
+// four counts the rows that a column shares with each of four. It takes half the time of both for each of them: what is
+// around a population count is more work than the count.
+func four(a []uint64, others *[4][]uint64) [4]int {
+	b, c, d, e := others[0][:len(a)], others[1][:len(a)], others[2][:len(a)], others[3][:len(a)]
+	var nb, nc, nd, ne int
+	for i, w := range a {
+		nb += bits.OnesCount64(w & b[i])
+		nc += bits.OnesCount64(w & c[i])
+		nd += bits.OnesCount64(w & d[i])
+		ne += bits.OnesCount64(w & e[i])
+	}
+	return [4]int{nb, nc, nd, ne}
+}
+
 // and writes to out the rows that two columns share.
 func and(out, a, b []uint64) []uint64 {
 	out, b = out[:len(a)], b[:len(a)]
@@ -64,9 +78,14 @@ func (w *weigher) reset() {
 // both is how many rows two columns share, and what they weigh.
 func (w *weigher) both(a, b []uint64) (weight uint64, n int) {
 	n = both(a, b)
-	weight = uint64(n)
+	return w.weigh(n, a, b), n
+}
+
+// weigh the n rows that two columns share.
+func (w *weigher) weigh(n int, a, b []uint64) uint64 {
+	weight := uint64(n)
 	if n == 0 {
-		return 0, 0
+		return 0
 	}
 	for k := range w.planes {
 		p, heavy := &w.planes[k], 0
@@ -75,7 +94,7 @@ func (w *weigher) both(a, b []uint64) (weight uint64, n int) {
 		}
 		weight = plus(weight, times(uint64(heavy), 1<<k))
 	}
-	return weight, n
+	return weight
 }
 
 // weigher of all rows.

@@ -90,17 +90,21 @@ func (l *lattice) mine(r *rows, cols [][]uint64) error {
 	byRank := rankRows(r, some)
 	walk := &walk{lattice: l, base: ranks, bitmaps: make([][]uint64, l.maxLen)}
 	whole := &view{weigher: *r.weigher(), cols: some}
-	part := &projection{}
-	part.reserve(byRank)
+	parts := byRank.reserve()
 	l.root.kids = make([]*class, len(l.root.nodes))
+	apart := 0 // ranks before this one are: the rarer, the more
+	for apart < len(ranks)-1 && l.apart(int(l.root.nodes[ranks[apart]].rows), r.n, len(ranks)-1-apart) {
+		apart++
+	}
 	for i := range len(ranks) - 1 {
-		var rows []uint64
-		if l.apart(int(l.root.nodes[ranks[i]].rows), r.n, len(ranks)-1-i) {
-			part.project(byRank, i, i+1)
-			walk.view = &part.view
-		} else {
-			rows, walk.view = some[i], whole
+		walk.view = whole
+		if i < apart {
+			if i%together == 0 {
+				parts.project(byRank, i, apart)
+			}
+			walk.view = &parts[i%together].view
 		}
+		rows := walk.cols[i]
 		l.root.kids[ranks[i]] = walk.class(rows, walk.after(i), 2)
 		if l.frequent > l.limit {
 			return ErrTooMany
@@ -149,21 +153,25 @@ func (w *walk) after(i int) []uint16 {
 	return w.seq
 }
 
-// class of the set whose rows are given (nil: all rows of the view), with each of some further items; depth is how
-// many items the sets of the class have.
+// class of the set whose rows are given, with each of some further items; depth is how many items the sets of the class
+// have.
 func (w *walk) class(rows []uint64, further []uint16, depth int) *class {
 	c := &class{nodes: make([]node, len(further))}
 	often := make([]uint16, 0, len(further))
-	for i, rank := range further {
-		col := w.cols[rank]
-		with := rows
-		if with == nil {
-			with = col
-		}
-		weight, n := w.both(with, col)
-		c.nodes[i] = node{weight: weight, rows: uint32(n), rank: w.base[rank]}
-		if weight >= w.min {
-			often = append(often, rank)
+	for i := 0; i < len(further); i += 4 {
+		some := further[i:min(i+4, len(further))]
+		for k, n := range w.four(rows, some) {
+			if k == len(some) {
+				break
+			}
+			weight := uint64(n)
+			if n > 0 {
+				weight = w.weigh(n, rows, w.cols[some[k]])
+			}
+			c.nodes[i+k] = node{weight: weight, rows: uint32(n), rank: w.base[some[k]]}
+			if weight >= w.min {
+				often = append(often, some[k])
+			}
 		}
 	}
 	if w.frequent += len(often); w.frequent > w.limit || depth == w.maxLen || len(often) < 2 {
@@ -175,10 +183,7 @@ func (w *walk) class(rows []uint64, further []uint16, depth int) *class {
 		for further[i] != rank {
 			i++
 		}
-		below := w.cols[rank]
-		if rows != nil {
-			below = and(w.bitmap(depth, len(rows)), rows, below)
-		}
+		below := and(w.bitmap(depth, len(rows)), rows, w.cols[rank])
 		c.kids[i] = w.class(below, often[at+1:], depth+1)
 		if w.frequent > w.limit {
 			break

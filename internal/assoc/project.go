@@ -40,8 +40,11 @@ func rankRows(r *rows, cols [][]uint64) *ranked {
 	return out
 }
 
+// together is how many items' rows are copied in one pass: rows are read from the cache then instead of from memory.
+const together = 8
+
 // projection is the columns of the rows that have one item, without the other rows: the columns are as short as the item
-// is rare. It is used again for the next item.
+// is rare. It is used again for other items.
 type projection struct {
 	view
 	n     int // rows
@@ -54,37 +57,58 @@ type view struct {
 	cols [][]uint64 // by rank; nil for the ranks before
 }
 
+// projections of the items of one rank after the other.
+type projections [together]projection
+
 // reserve memory for the largest of the projections, so that it is not asked for at each that is larger than those before.
-func (p *projection) reserve(r *ranked) {
+func (r *ranked) reserve() *projections {
 	most := 0
 	for rank, col := range r.cols {
 		most = max(most, (len(r.cols)-rank)*((both(col, col)+63)/64))
 	}
-	p.cols, p.arena = make([][]uint64, len(r.cols)), make([]uint64, most)
+	out := &projections{}
+	for i := range out {
+		out[i].cols, out[i].arena = make([][]uint64, len(r.cols)), make([]uint64, most)
+	}
+	return out
 }
 
-// project the rows that have the item of the given rank, for the ranks from first on.
-func (p *projection) project(r *ranked, rank, first int) {
-	col := r.cols[rank]
-	p.n = both(col, col)
-	p.lay(first)
-	p.reset()
-	g := gathering{projection: p, ranked: r, first: first}
+// project the rows that have an item, for each rank from first on and before end, as far as there are projections. Their
+// columns are from the item's own on, which has all rows.
+func (ps *projections) project(r *ranked, first, end int) {
+	cols := r.cols[first:min(first+together, end)]
+	var g [together]gathering
+	for i, col := range cols {
+		p := &ps[i]
+		p.n = both(col, col)
+		p.lay(first + i)
+		p.reset()
+		g[i] = gathering{projection: p, ranked: r, first: first + i}
+	}
 	// The heavy rows come first, where they fill few words of the planes.
-	for at, w := range col {
-		for w &= r.from.heavy[at]; w != 0; w &= w - 1 {
-			id := at*64 + bits.TrailingZeros64(w)
-			p.add(g.done*64+g.have, r.from.weight(id))
-			g.row(id)
+	for at, heavy := range r.from.heavy[:len(cols[0])] {
+		if heavy == 0 {
+			continue
+		}
+		for i, col := range cols {
+			for w := col[at] & heavy; w != 0; w &= w - 1 {
+				id := at*64 + bits.TrailingZeros64(w)
+				ps[i].add(g[i].done*64+g[i].have, r.from.weight(id))
+				g[i].row(id)
+			}
 		}
 	}
-	for at, w := range col {
-		for w &^= r.from.heavy[at]; w != 0; w &= w - 1 {
-			g.row(at*64 + bits.TrailingZeros64(w))
+	for at, heavy := range r.from.heavy[:len(cols[0])] {
+		for i, col := range cols {
+			for w := col[at] &^ heavy; w != 0; w &= w - 1 {
+				g[i].row(at*64 + bits.TrailingZeros64(w))
+			}
 		}
 	}
-	if g.have > 0 {
-		g.write()
+	for i := range cols {
+		if g[i].have > 0 {
+			g[i].write()
+		}
 	}
 }
 
@@ -96,6 +120,15 @@ func (p *projection) lay(first int) {
 		at := (rank - first) * words
 		p.cols[rank] = p.arena[at : at+words : at+words]
 	}
+}
+
+// four counts the rows that a column shares with those of one to four ranks.
+func (v *view) four(rows []uint64, ranks []uint16) [4]int {
+	var cols [4][]uint64
+	for i := range cols {
+		cols[i] = v.cols[ranks[min(i, len(ranks)-1)]]
+	}
+	return four(rows, &cols)
 }
 
 // gathering of rows, 64 at a time, into a projection's columns from rank first on.

@@ -35,7 +35,7 @@ func (m *Miner) RulesFor(then int, o Options) ([]Rule, error) {
 // it and of those that have Then as well: the second says where to go on, the first what the confidence is.
 type hunt struct {
 	Options
-	projection
+	*projection
 	then    uint16
 	items   []uint16 // by rank of the projection; the last is Then
 	bitmaps [][2][]uint64
@@ -54,14 +54,17 @@ func (m *Miner) hunt(then int, o Options) (*hunt, error) {
 		some[i] = m.cols[item]
 	}
 	byRank := rankRows(m.all, some)
-	h.reserve(byRank)
+	parts := byRank.reserve()
 	last := len(h.items) - 1
 	further := make([]uint16, last)
 	for i := range further {
 		further[i] = uint16(i)
 	}
 	for i := range last {
-		h.project(byRank, i, i+1)
+		if i%together == 0 {
+			parts.project(byRank, i, last)
+		}
+		h.projection = &parts[i%together]
 		h.path = append(h.path[:0], h.items[i])
 		with := h.cols[last]
 		weight, n := h.both(with, with)
