@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
 // craft an x86-64 file: its segments, with what lies at their offsets.
@@ -138,6 +140,38 @@ func TestHostileFiles(t *testing.T) {
 				t.Errorf("partial is %q", c.Partial)
 			}
 		})
+	}
+}
+
+// Code that is made of calls and jumps, and nothing else, costs no more than other code.
+func TestDenseCode(t *testing.T) {
+	const size, slot = 1 << 20, 0x10
+	calls := bytes.Repeat([]byte{0xe8}, size)
+	jumps := make([]byte, 0, size)
+	for len(jumps)+6 <= size {
+		to := int32(slot - len(jumps) - 6)
+		jumps = binary.LittleEndian.AppendUint32(append(jumps, 0xff, 0x25), uint32(to))
+	}
+	for name, code := range map[string][]byte{"calls": calls, "jumps": jumps} {
+		tr := tracer{slots: []uint64{slot}}
+		tr.collect(code, 0, 0)
+		if !tr.full || len(tr.edges) > fewEdges+size/dense || len(tr.stubs) > 4*maxStubs {
+			t.Errorf("%s: %d edges and %d stubs are kept, and full is %v", name, len(tr.edges), len(tr.stubs), tr.full)
+		}
+		if lost := tr.trace(nil); lost == 0 {
+			t.Errorf("%s: nothing is said of what was not looked at", name)
+		}
+	}
+	const symbol = 7
+	table := make([]byte, 0, 24*2000)
+	for i := range uint64(2000) {
+		table = append(table, words(i, symbol<<32, 0)...)
+	}
+	f := image{abi: syscalls.X86_64, wide: true, segments: []segment{{kind: load, fsize: uint64(len(table))}}}
+	d := dynamic{tags: map[elf.DynTag]uint64{elf.DT_JMPREL: 0, elf.DT_PLTRELSZ: uint64(len(table))}}
+	slots, err := f.slots(&source{r: bytes.NewReader(table), size: uint64(len(table)), left: 1 << 20}, d, symbol)
+	if err != nil || len(slots) != maxSlots {
+		t.Errorf("%d slots, %v", len(slots), err)
 	}
 }
 

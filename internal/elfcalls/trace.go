@@ -19,6 +19,10 @@ const (
 	// maxReach is how far behind its beginning a function makes the call that it is there for.
 	maxReach = 1 << 10
 	maxSlots = 8
+	maxStubs = 64 // a linker makes one or two for a function
+	// dense: no code calls more often than once in so many bytes, but for the first few. Compiled code has one in 40, with
+	// the bytes that only look like a call. Code that is made of them would cost a microsecond a byte.
+	dense, fewEdges = 16, 1 << 10
 )
 
 // tracer finds who calls a function that makes any call by its number: Go's in the file itself, and the C library's
@@ -28,6 +32,7 @@ type tracer struct {
 	slots []uint64
 	stubs []uint64 // that jump to what a slot says
 	edges []edge
+	bytes int // of code that edges were looked for in
 	full  bool
 	lost  int
 	found syscalls.Set
@@ -41,6 +46,7 @@ type edge struct {
 
 // collect the call instructions of a window.
 func (t *tracer) collect(code []byte, seen int, addr uint64) {
+	t.bytes += len(code) - seen
 	for at := range code {
 		if at+6 <= seen || at+6 > len(code) {
 			continue
@@ -58,6 +64,10 @@ func (t *tracer) collect(code []byte, seen int, addr uint64) {
 				t.number(constant(code, at, false))
 				continue
 			}
+			if len(t.stubs) >= 4*maxStubs {
+				t.full = true
+				continue
+			}
 			// The stub may begin with endbr64, and its jump have a bnd prefix.
 			here := addr + uint64(at)
 			t.stubs = append(t.stubs, here, here-1, here-4, here-5)
@@ -66,7 +76,7 @@ func (t *tracer) collect(code []byte, seen int, addr uint64) {
 }
 
 func (t *tracer) edge(code []byte, at int, e edge) {
-	if len(t.edges) == maxEdges {
+	if len(t.edges) >= min(maxEdges, fewEdges+t.bytes/dense) {
 		t.full = true
 		return
 	}
@@ -178,7 +188,7 @@ func (f *image) slots(src *source, d dynamic, symbol uint64) (out []uint64, err 
 				return out, err
 			}
 			for ; len(part) > 0; part = part[size:] {
-				if le.Uint64(part[8:])>>32 == symbol {
+				if le.Uint64(part[8:])>>32 == symbol && len(out) < maxSlots {
 					out = append(out, le.Uint64(part))
 				}
 			}
