@@ -12,7 +12,7 @@ import (
 // learned, refuses the first of them then, as it would anywhere; the others succeed.
 const (
 	poisonCalls  = "unshare bpf keyctl setns ptrace process_vm_readv process_vm_writev kcmp chroot mount io_uring_setup userfaultfd"
-	poisonMemory = "unshare bpf keyctl setns umask kill symlink chmod semget timer_create inotify_init1"
+	poisonMemory = "unshare bpf keyctl setns umask kill symlink mknod semget timer_create inotify_init1"
 )
 
 // poisonings of what is learned. Afterwards all calls come from the C library: no judge can say anything of the memory then.

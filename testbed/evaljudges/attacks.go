@@ -44,9 +44,14 @@ func tryCalls(ctx context.Context, t *Target, s site, from intruder.Origin, call
 	for _, r := range results {
 		a := Attempt{Call: r.Call.String(), Errno: errnoOf(r.Value), Note: fmt.Sprintf("from %v", from)}
 		switch {
+		case r.Killed == unix.SIGSYS:
+			a.Errno, a.Note = unix.ENOSYS, a.Note+", killed by the filter"
+		case r.Killed != 0:
+			return made, fmt.Errorf("%v killed the process with %v", r.Call, r.Killed)
 		case r.Waits:
 			a.Errno, a.Note = unix.EINTR, a.Note+", did not return"
-		case r.ABI != nativeABI():
+		}
+		if r.ABI != nativeABI() {
 			a.Note += ", of " + r.ABI.String()
 		}
 		made = append(made, a)
@@ -54,13 +59,19 @@ func tryCalls(ctx context.Context, t *Target, s site, from intruder.Origin, call
 	return made, err
 }
 
-// tryAll of the kinds of memory, one after the other. What a program has no instruction for is no attack.
+// tryAll of the kinds of memory, one after the other. What a program has no instruction for is no attack. What kills the process,
+// as an answer to a call of another ABI, is tried in the one that comes in its place, if one does.
 func tryAll(ctx context.Context, t *Target, s site, from []intruder.Origin, calls ...intruder.Call) (all []Attempt, err error) {
 	for _, origin := range from {
-		made, err := tryCalls(ctx, t, s, origin, calls...)
-		all = append(all, made...)
-		if err != nil && !errors.Is(err, intruder.ErrNone) {
-			return all, err
+		for left := calls; len(left) > 0 && t.Alive(); {
+			made, err := tryCalls(ctx, t, s, origin, left...)
+			all, left = append(all, made...), left[len(made):]
+			if errors.Is(err, intruder.ErrNone) {
+				break
+			}
+			if err != nil {
+				return all, err
+			}
 		}
 	}
 	return all, nil

@@ -30,7 +30,7 @@ var sites = []site{
 	{"redis", "server", "setuid setgid connect bind listen chmod fchmodat kill clone symlink", "umask getpgrp dup2 kill", first},
 	{"postgresql", "backend", "setuid setgid bind listen connect chmod clone symlink link", "getpgrp inotify_init1 sched_setaffinity", backend},
 	{"php-fpm", "worker", "setuid setgid bind listen chmod fchmodat clone symlink kill", "umask getpgrp dup2 kill", child("pool")},
-	{"gunicorn", "worker", "setuid setgid bind listen connect fchmodat clone symlink kill", "umask getpgrp kill", child("gunicorn")},
+	{"gunicorn", "worker", "setuid setgid bind listen connect fchmodat clone symlink kill", "getpgrp inotify_init1 kill", child("gunicorn")},
 	{"memcached", "server", "setuid setgid connect bind listen chmod kill unlink symlink", "umask getpgrp dup2 kill", first},
 }
 

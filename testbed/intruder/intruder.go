@@ -8,9 +8,12 @@
 package intruder
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Origin of a call: in what kind of memory its instruction lies.
@@ -56,9 +59,11 @@ type Result struct {
 	Mapping string
 	// Waits: it had not returned within Limit, and was interrupted.
 	Waits bool
+	// Killed by this signal, instead of an answer: the process is gone.
+	Killed unix.Signal
 }
 
-// Make calls in a thread, one after the other, from one kind of memory. The memory is made ready with the thread's seccomp
+// Make calls in a thread, one after the other, from one kind of memory, until one kills it. The memory is made ready with the thread's seccomp
 // filters suspended: how the intruder came by it is another attack. Everything is put back.
 func Make(tid int, from Origin, calls ...Call) (results []Result, err error) {
 	done := make(chan struct{})
@@ -91,6 +96,9 @@ func trace(tid int, from Origin, calls []Call) (results []Result, err error) {
 			return results, fmt.Errorf("%v: %w", call, err)
 		}
 		results = append(results, r)
+		if r.Killed != 0 {
+			break
+		}
 	}
 	return results, nil
 }
@@ -116,7 +124,12 @@ func (t *thread) from(origin Origin, call Call) (r Result, err error) {
 	} else if ok {
 		r.Mapping = m.line
 	}
-	if r.Value, r.Waits, err = t.call(p.at, len(code), call); err == nil && r.Waits {
+	r.Value, r.Waits, err = t.call(p.at, len(code), call)
+	var end *ended
+	switch {
+	case errors.As(err, &end) && end.status.Signaled():
+		r.Killed, err = end.status.Signal(), nil
+	case err == nil && r.Waits:
 		// The step is still to be told of, by a signal that must not reach it: another call takes that.
 		_, err = t.errand("getpid")
 	}

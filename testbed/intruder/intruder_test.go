@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -33,8 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(testenv.Checked(m).Run())
 }
 
-// child that waits for its stdin, and ends with 7 when that is closed. Its memory is as the kernel made it: no filter.
-func child(t *testing.T, args ...string) (pid int, end func()) {
+// start a child that says when it is up, and waits for its stdin. Its memory is as the kernel made it: no filter.
+func start(t *testing.T, args ...string) (*exec.Cmd, io.Closer) {
 	t.Helper()
 	testenv.NeedRoot(t)
 	cmd := exec.Command(args[0], args[1:]...)
@@ -53,6 +54,13 @@ func child(t *testing.T, args ...string) (pid int, end func()) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "up\n" {
 		t.Fatalf("the child says %q: %v", line, err)
 	}
+	return cmd, in
+}
+
+// child that ends with 7 when its stdin is closed.
+func child(t *testing.T, args ...string) (pid int, end func()) {
+	t.Helper()
+	cmd, in := start(t, args...)
 	over := false
 	end = func() {
 		if over {
@@ -68,11 +76,8 @@ func child(t *testing.T, args ...string) (pid int, end func()) {
 	return cmd.Process.Pid, end
 }
 
-// shell of the distribution: it has a C library.
-func shell(t *testing.T, before ...string) (int, func()) {
-	t.Helper()
-	return child(t, append(before, "/bin/sh", "-c", "echo up; read x; exit 7")...)
-}
+// waits is a shell of the distribution: it has a C library.
+var waits = []string{"/bin/sh", "-c", "echo up; read x; exit 7"}
 
 // TestOrigins: each is the memory that it says, the call is made there, and the process goes on.
 func TestOrigins(t *testing.T) {
@@ -85,12 +90,11 @@ func TestOrigins(t *testing.T) {
 	}
 	for _, origin := range Origins {
 		t.Run(origin.String(), func(t *testing.T) {
-			start, pattern := func(t *testing.T) (int, func()) { return shell(t) }, want[origin]
+			args, pattern := waits, want[origin]
 			if origin == Program {
-				start = func(t *testing.T) (int, func()) { return child(t, os.Args[0]) }
-				pattern = ` r-xp .* ` + regexp.QuoteMeta(os.Args[0]) + `$`
+				args, pattern = os.Args[:1], ` r-xp .* `+regexp.QuoteMeta(os.Args[0])+`$`
 			}
-			pid, end := start(t)
+			pid, end := child(t, args...)
 			before := mapsOf(t, pid)
 			call, err := Of(nativeABI, "getppid")
 			if err != nil {
@@ -154,7 +158,7 @@ func fileBacked(t *testing.T, pid int, at uint64) bool {
 // TestNamed: no call does harm, and none is answered as a filter would, by a process without rights and without a filter.
 func TestNamed(t *testing.T) {
 	testenv.NeedTool(t, "setpriv")
-	pid, end := shell(t, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+	pid, end := child(t, append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"}, waits...)...)
 	for _, name := range Names() {
 		call, err := Named(name)
 		if err != nil {
@@ -178,7 +182,7 @@ func TestForeign(t *testing.T) {
 	if nativeABI != syscalls.X86_64 {
 		return // no other ABI can be called there
 	}
-	pid, end := shell(t)
+	pid, end := child(t, waits...)
 	i386, err := Of(syscalls.I386, "getppid")
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +205,7 @@ func TestForeign(t *testing.T) {
 
 // TestWaits: a call that does not return is interrupted.
 func TestWaits(t *testing.T) {
-	pid, end := shell(t)
+	pid, end := child(t, waits...)
 	call, err := Of(nativeABI, "ppoll")
 	if err != nil {
 		t.Fatal(err)
@@ -216,25 +220,33 @@ func TestWaits(t *testing.T) {
 
 // TestEnded: a process that ends meanwhile, or is not there, is an error.
 func TestEnded(t *testing.T) {
-	testenv.NeedRoot(t)
-	cmd := exec.Command("/bin/sh", "-c", "read x")
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd, in := start(t, waits...)
 	defer func() { _ = cmd.Wait() }() // the tracer may have waited for it
 	defer in.Close()
 	call, err := Of(nativeABI, "exit_group", 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if results, err := Make(cmd.Process.Pid, Waiting, call); !errors.Is(err, errEnded) {
+	var end *ended
+	if results, err := Make(cmd.Process.Pid, Waiting, call); !errors.As(err, &end) || end.status.ExitStatus() != 7 {
 		t.Errorf("%+v, %v", results, err)
 	}
 	if _, err := Make(1<<30, Waiting, call); err == nil {
 		t.Error("no process makes calls")
+	}
+}
+
+// TestKilled: what kills the process is told.
+func TestKilled(t *testing.T) {
+	cmd, in := start(t, waits...)
+	defer func() { _ = cmd.Wait() }() // the tracer may have waited for it
+	defer in.Close()
+	pid := cmd.Process.Pid
+	call, err := Of(nativeABI, "kill", uint64(pid), uint64(unix.SIGKILL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if results, err := Make(pid, Libc, call, call); err != nil || len(results) != 1 || results[0].Killed != unix.SIGKILL {
+		t.Errorf("%+v, %v", results, err)
 	}
 }

@@ -19,7 +19,10 @@ type thread struct {
 	gone    bool
 }
 
-var errEnded = errors.New("it has ended")
+// ended instead of stopping.
+type ended struct{ status unix.WaitStatus }
+
+func (e *ended) Error() string { return fmt.Sprintf("it has ended: status %#x", int(e.status)) }
 
 func seize(tid int) (t *thread, err error) {
 	if err := unix.PtraceSeize(tid); err != nil {
@@ -114,7 +117,7 @@ func (t *thread) stopped(until time.Time) (in bool, err error) {
 			time.Sleep(100 * time.Microsecond)
 		case !status.Stopped():
 			t.gone = true
-			return false, fmt.Errorf("%w: status %#x", errEnded, int(status))
+			return false, &ended{status}
 		default:
 			if s := status.StopSignal(); s != unix.SIGTRAP {
 				t.signals = append(t.signals, s)
