@@ -67,10 +67,9 @@ type Result struct {
 // filters suspended: how the intruder came by it is another attack. Everything is put back.
 func Make(tid int, from Origin, calls ...Call) (results []Result, err error) {
 	done := make(chan struct{})
-	go func() { // a thread that traces is the only one that may
+	go func() {
 		defer close(done)
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		runtime.LockOSThread() // who traces is the only one that may; it ends with the goroutine, and lets go of what is dead
 		results, err = trace(tid, from, calls)
 	}()
 	<-done

@@ -250,3 +250,18 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%+v, %v", results, err)
 	}
 }
+
+// TestFirstThreadKilled: a filter of some kinds kills only the thread, and then the others keep the process.
+func TestFirstThreadKilled(t *testing.T) {
+	cmd, in := start(t, os.Args[0]) // Go's runtime has threads
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	defer in.Close()
+	call, err := Of(nativeABI, "exit", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end *ended
+	if results, err := Make(cmd.Process.Pid, Program, call); !errors.As(err, &end) || end.status.ExitStatus() != 7 {
+		t.Errorf("%+v, %v", results, err)
+	}
+}

@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,33 +101,60 @@ func (t *thread) toNextCall() error {
 	return err
 }
 
-// stopped waits for its next stop, until the time if that is not zero. A signal that it stops for is kept from it.
+// patience with a thread that was told to stop: it stops at once, or something is wrong.
+const patience = time.Minute
+
+// stopped waits for its next stop, until the time; the zero time is with patience, and an error otherwise. A signal that it
+// stops for is kept from it.
 func (t *thread) stopped(until time.Time) (in bool, err error) {
-	options := unix.WALL
-	if !until.IsZero() {
-		options |= unix.WNOHANG
+	end := until
+	if until.IsZero() {
+		end = time.Now().Add(patience)
 	}
-	var status unix.WaitStatus
-	for {
-		pid, err := unix.Wait4(t.tid, &status, options, nil)
+	for polls := 1; ; polls++ {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(t.tid, &status, unix.WALL|unix.WNOHANG, nil)
 		switch {
 		case err == unix.EINTR:
+			continue
 		case err != nil:
 			return false, fmt.Errorf("wait: %w", err)
-		case pid == 0 && time.Now().After(until):
-			return false, nil
 		case pid == 0:
+			// A filter may kill the first thread only: that is not told as long as there are others.
+			if polls%50 == 0 {
+				if status, dead := t.dead(); dead {
+					t.gone = true
+					return false, &ended{status}
+				}
+			}
+			if time.Now().After(end) {
+				if until.IsZero() {
+					err = errors.New("it does not stop")
+				}
+				return false, err
+			}
 			time.Sleep(100 * time.Microsecond)
+			continue
 		case !status.Stopped():
 			t.gone = true
 			return false, &ended{status}
-		default:
-			if s := status.StopSignal(); s != unix.SIGTRAP {
-				t.signals = append(t.signals, s)
-			}
-			return true, nil
 		}
+		if s := status.StopSignal(); s != unix.SIGTRAP {
+			t.signals = append(t.signals, s)
+		}
+		return true, nil
 	}
+}
+
+// dead but not gone: with what, by /proc/PID/stat.
+func (t *thread) dead() (unix.WaitStatus, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", t.tid))
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if err != nil || len(fields) < 50 || fields[0] != "Z" {
+		return 0, false
+	}
+	code, err := strconv.Atoi(fields[49])
+	return unix.WaitStatus(code), err == nil
 }
 
 // maxSteps of a call: as many signals may come meanwhile.
