@@ -149,7 +149,7 @@ func rolesAreHeld(t *testing.T, e *testbed.Env, d *daemon, port string) {
 		{"w bind", unix.EPERM, "the master does it, and while booting only"},
 		{"m listen", unix.EPERM, "it is for booting only"},
 		{"w clone", unix.EPERM, "only the master does it"},
-		{"m connect", unix.EPERM, "nobody does it"},
+		{"m connect", unix.EBADF, "nobody does it, but its program imports it: the panel"},
 		{"w unshare", unix.EPERM, "nobody does it"},
 		{"w bpf", unix.EPERM, "nobody does it"},
 		{"m ptrace", unix.EPERM, "nobody does it"},
