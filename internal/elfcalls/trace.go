@@ -20,8 +20,8 @@ const (
 	maxReach = 1 << 10
 	maxSlots = 8
 	maxStubs = 64 // a linker makes one or two for a function
-	// dense: no code calls more often than once in so many bytes, but for the first few. Compiled code has one in 40, with
-	// the bytes that only look like a call. Code that is made of them would cost a microsecond a byte.
+	// dense: no code calls more often than once in so many bytes, but for the first few. Compiled code has one in 22 at
+	// most, with the bytes that only look like a call. Code that is made of them would cost a microsecond a byte.
 	dense, fewEdges = 16, 1 << 10
 )
 
