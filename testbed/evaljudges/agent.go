@@ -34,8 +34,9 @@ type guard struct {
 	seen                 int64 // the ID of the last event that was read
 }
 
-// startGuard with a corpus; from is the directory of an agent that has ended, whose state it goes on with, or "".
-func startGuard(ctx context.Context, whittle, corpus, from string) (*guard, error) {
+// startGuard with a corpus; from is the directory of an agent that has ended, whose state it goes on with, or "". That may be edited
+// first, unless edit is nil.
+func startGuard(ctx context.Context, whittle, corpus, from string, edit func(dir string) error) (*guard, error) {
 	dir, err := os.MkdirTemp("/var/tmp", "whittle-eval-")
 	if err != nil {
 		return nil, err
@@ -43,6 +44,11 @@ func startGuard(ctx context.Context, whittle, corpus, from string) (*guard, erro
 	g := &guard{whittle: whittle, dir: dir, socket: filepath.Join(dir, "sock")}
 	if from != "" {
 		if err := os.CopyFS(g.state(), os.DirFS(filepath.Join(from, "state"))); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	if edit != nil {
+		if err := edit(dir); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 	}

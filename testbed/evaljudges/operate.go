@@ -50,7 +50,11 @@ func (s *subject) operations(ctx context.Context, o options, r *serviceResult) {
 
 // trial is a life of the enforced service: its start and its load, some operations, its load again and its stop.
 func (s *subject) trial(ctx context.Context, ops []services.Op) (l life, done []opResult, err error) {
-	e, err := s.enforce(ctx)
+	var unseen []string
+	for _, op := range ops {
+		unseen = append(unseen, unlearnedFor(s.Name, op.Name)...)
+	}
+	e, err := s.enforce(ctx, unseen...)
 	if err != nil {
 		return l, nil, err
 	}

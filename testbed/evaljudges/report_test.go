@@ -106,7 +106,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"2 of 2 (100.0 %) | 100 % | met", "1 of 2 (50.0 %) | ≥ 95 % | **missed**", "unlink absent: learn", "- **nginx upload**: a \\| b",
+		"2 of 2 (100.0 %) | 100 % | met", "1 of 2 (50.0 %) | ≥ 95 % | **missed**", "unlink learn", "- **nginx upload**: a \\| b",
 		"`execve` by /usr/sbin/nginx:0 while in run", "**nginx, shellcode**: `chmod` let through by what was learned", "could not be tried: it did not start",
 		"| all judges | 2 | 1 |",
 	} {
@@ -144,5 +144,22 @@ func TestReplaced(t *testing.T) {
 	}
 	if got := replaced([]string{"a1", "b1"}, []string{"b2"}, false, name); strings.Join(got, " ") != "b2" {
 		t.Errorf("all: %v", got)
+	}
+}
+
+func TestUnseen(t *testing.T) {
+	p := learned(t)
+	q, err := unseen(p, []string{"read", "no-such-call"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nr := call(t, "read").Nr
+	for _, set := range q.ABIs[syscalls.X86_64].Phases {
+		if set.Has(nr) {
+			t.Error("a phase has it still")
+		}
+	}
+	if q.ABIs[syscalls.X86_64].Roles[role].Phases[policy.Run].Has(nr) || !p.ABIs[syscalls.X86_64].Phases[policy.Run].Has(nr) {
+		t.Error("the role has it still, or the policy that it was taken from has not")
 	}
 }

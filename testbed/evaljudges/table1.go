@@ -31,11 +31,11 @@ func ofTable1(service, op string) bool {
 	return slices.ContainsFunc(table1, func(r rareness) bool { return r.Service == service && slices.Contains(r.Ops, op) })
 }
 
-// fate of a call that the paper names, in an operation here.
-func fate(call string, op opResult, p policy.Policy) string {
-	for _, c := range op.Cases {
+// fate of a call that the paper names, in an operation here: the call was taken out of what was learned, if it was there.
+func fate(call string, op opResult, l life, p policy.Policy) string {
+	for _, c := range append(slices.Clone(l.Cases), op.Cases...) {
 		if c.Question.Call.String() == call {
-			return "absent: " + c.Decision.Verdict.String()
+			return c.Decision.Verdict.String()
 		}
 	}
 	var phases []string
@@ -48,7 +48,7 @@ func fate(call string, op opResult, p policy.Policy) string {
 		}
 	}
 	if len(phases) > 0 {
-		return "was learned (" + strings.Join(phases, ", ") + ")"
+		return "was learned (" + strings.Join(phases, ", ") + "), taken out, and not asked for"
 	}
-	return "not asked for"
+	return "not made"
 }

@@ -28,9 +28,10 @@ const (
 // subject is a service under evaluation.
 type subject struct {
 	services.Service
-	whittle string
-	corpus  string // the file of its rules: those of all services but it and its kin
-	trained string // the directory of the agent that has learned from it
+	whittle  string
+	corpus   string // the file of its rules: those of all services but it and its kin
+	trained  string // the directory of the agent that has learned from it
+	workload string // its ID
 }
 
 func (s *subject) say(format string, args ...any) { say(s.Name+": "+format, args...) }
@@ -103,7 +104,7 @@ func kin(all []corpus.Service, name string) (out []string) {
 
 // train an agent: it learns from the service's start, load and stop. During, which may be nil, is what else happens meanwhile.
 func (s *subject) train(ctx context.Context, r *serviceResult, during func(context.Context, *services.Instance) error) error {
-	g, err := startGuard(ctx, s.whittle, s.corpus, "")
+	g, err := startGuard(ctx, s.whittle, s.corpus, "", nil)
 	if err != nil {
 		return err
 	}
@@ -128,6 +129,7 @@ func (s *subject) train(ctx context.Context, r *serviceResult, during func(conte
 	if r.Policy, err = json.Marshal(p); err != nil {
 		return err
 	}
+	s.workload = w[0].ID
 	r.Workload, r.Partial, r.Learned = w[0].ID, w[0].Partial, w[0].ByPhase
 	_, err = g.client.SetMode(ctx, api.ModeChange{Workload: w[0].ID, Mode: api.ModeEnforce})
 	return errors.Join(err, g.end())
@@ -183,9 +185,15 @@ type enforced struct {
 	guard *guard
 }
 
-// enforce the trained policy on a new container, by an agent that knows what the trained one did and nothing more.
-func (s *subject) enforce(ctx context.Context) (e *enforced, err error) {
-	g, err := startGuard(ctx, s.whittle, s.corpus, s.trained)
+// enforce the trained policy on a new container, by an agent that knows what the trained one did and nothing more; and not even
+// that of the calls that are to be unseen.
+func (s *subject) enforce(ctx context.Context, unseen ...string) (e *enforced, err error) {
+	g, err := startGuard(ctx, s.whittle, s.corpus, s.trained, func(dir string) error {
+		if len(unseen) == 0 {
+			return nil
+		}
+		return unlearn(ctx, dir, s.workload, unseen)
+	})
 	if err != nil {
 		return nil, err
 	}
