@@ -202,5 +202,18 @@ func (rs *results) note(ctx context.Context, o options) {
 			rs.Tools = append(rs.Tools, line)
 		}
 	}
-	rs.Runs = append(rs.Runs, fmt.Sprintf("%s, commit %s: `evaljudges %s`", time.Now().UTC().Format("2006-01-02 15:04 UTC"), commit, strings.Join(os.Args[1:], " ")))
+	rs.Runs = append(rs.Runs, fmt.Sprintf("%s, commit %s: `evaljudges %s`", time.Now().UTC().Format("2006-01-02 15:04 UTC"), commit, strings.Join(shown(os.Args[1:]), " ")))
+}
+
+// shown are the arguments without those that name files of this machine.
+func shown(args []string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		switch strings.TrimLeft(args[i], "-") {
+		case "whittle", "dir", "report":
+			i++
+		default:
+			out = append(out, args[i])
+		}
+	}
+	return out
 }
