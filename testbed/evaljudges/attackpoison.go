@@ -9,31 +9,39 @@ import (
 )
 
 // What a poisoner does while the service is learned from, and wants to do afterwards. Docker's default profile, under which it is
-// learned, refuses the first of them then, as it would anywhere; the others succeed.
+// learned, refuses some of them then, as it would anywhere; the others succeed. Services teach some calls of the veto list
+// themselves (judge.Suspect), and so can a poisoner who uses their code.
 const (
-	poisonCalls  = "unshare bpf keyctl setns ptrace process_vm_readv process_vm_writev kcmp chroot mount io_uring_setup userfaultfd"
-	poisonMemory = "unshare bpf keyctl setns umask kill symlink mknod semget timer_create inotify_init1"
+	poisonCalls  = "unshare bpf keyctl setns ptrace process_vm_readv process_vm_writev kcmp mount io_uring_setup userfaultfd"
+	poisonMemory = "unshare bpf keyctl setns umask kill symlink mknod semget timer_create inotify_init1 chroot execve"
+	poisonTaught = "chroot execve"
 )
 
 // poisonings of what is learned. Afterwards all calls come from the C library: no judge can say anything of the memory then.
 func poisonings() (all []Attack) {
 	for _, s := range []site{siteOf("nginx", "worker"), siteOf("redis", "server"), siteOf("memcached", "server"), siteOf("postgresql", "backend")} {
-		all = append(all, Attack{
-			Name: "poisoner in the " + s.process + ": calls of the veto list", Kind: "poisoner", Service: s.service, Learning: true,
-			Doc: "in each training run, from the C library's text",
-			Do: func(ctx context.Context, t *Target) ([]Attempt, error) {
-				return try(ctx, t, s, intruder.Libc, words(poisonCalls)...)
-			},
-		}, Attack{
-			Name: "poisoner in the " + s.process + ": injected code", Kind: "poisoner", Service: s.service, Learning: true,
-			Doc: "in each training run, from anonymous memory",
-			Do: func(ctx context.Context, t *Target) ([]Attempt, error) {
-				if t.Learning {
-					return try(ctx, t, s, intruder.Anonymous, words(poisonMemory)...)
-				}
-				return try(ctx, t, s, intruder.Libc, words(poisonMemory)...)
-			},
-		})
+		all = append(all, poisoning(s, "calls of the veto list", intruder.Libc, words(poisonCalls)))
+		calls := words(poisonMemory)
+		if s.service == "postgresql" {
+			calls = without(calls, "umask", "kill") // its backends make them
+		}
+		all = append(all, poisoning(s, "injected code", intruder.Anonymous, calls))
+		if s.service == "nginx" {
+			all = append(all, poisoning(s, "calls of the veto list that services teach", intruder.Libc, words(poisonTaught)))
+		}
 	}
 	return all
+}
+
+func poisoning(s site, name string, from intruder.Origin, calls []string) Attack {
+	return Attack{
+		Name: "poisoner in the " + s.process + ": " + name, Kind: "poisoner", Service: s.service, Learning: true,
+		Doc: "in each training run, from " + from.String() + "; afterwards from libc",
+		Do: func(ctx context.Context, t *Target) ([]Attempt, error) {
+			if t.Learning {
+				return try(ctx, t, s, from, calls...)
+			}
+			return try(ctx, t, s, intruder.Libc, calls...)
+		},
+	}
 }
