@@ -39,10 +39,13 @@ func (o Options) settled() Options {
 // again, and the result is what mining from nothing gives. It is not for several goroutines at once.
 type Miner struct {
 	all    *rows
-	single []node // what each item weighs alone; the rank is not used
 	total  uint64
 	cut    uint64
 	within Bits // the items that there are
+	seen   Bits // those that transactions had
+
+	single  []node // what each item weighs alone; the rank is not used
+	counted bool   // single knows all transactions
 
 	lattice *lattice   // nil until something was mined
 	batch   *batch     // what the lattice does not know
@@ -73,13 +76,19 @@ func (m *Miner) Add(t Bits, weight uint64) {
 	words := t[:m.all.words]
 	_, added := m.all.add(words, weight)
 	m.total = plus(m.total, weight)
-	count(m.single, words, weight, added)
+	for i, w := range words {
+		m.seen[i] |= w
+	}
+	if m.counted {
+		count(m.single, words, weight, added)
+	}
 	if m.lattice == nil {
 		return
 	}
 	// A batch that is not small beside the rest is not cheaper than mining from nothing.
 	if m.batch.n > 1024 && m.batch.n > m.all.n/8 {
 		m.forget()
+		m.counted = false
 		return
 	}
 	m.batch.add(words, weight, added)
@@ -109,12 +118,31 @@ func (m *Miner) mined(o Options) (*lattice, error) {
 		// There are too many for the options then, perhaps not for these.
 	}
 	m.forget()
+	m.count()
 	l := newLattice(m.single, o)
 	if err := l.mine(m.all, m.cols); err != nil {
 		return nil, err
 	}
 	m.lattice, m.batch = l, newBatch(m.all.words)
 	return l, nil
+}
+
+// count each item, unless that was done with every Add: by columns it takes a tenth of the time.
+func (m *Miner) count() {
+	if m.counted {
+		return
+	}
+	var items []uint16
+	for item := range m.seen.All() {
+		items = append(items, uint16(item))
+	}
+	m.all.columns(m.cols, items)
+	weigher := m.all.weigher()
+	for _, item := range items {
+		weight, n := weigher.both(m.cols[item], m.cols[item])
+		m.single[item] = node{weight: weight, rows: uint32(n)}
+	}
+	m.counted = true
 }
 
 func (m *Miner) forget() { m.lattice, m.batch = nil, nil }

@@ -97,6 +97,21 @@ func (w *weigher) weigh(n int, a, b []uint64) uint64 {
 	return weight
 }
 
+// only writes to out a weigher for sets whose rows are among some.
+func (w *weigher) only(rows []uint64, out *weigher) {
+	out.reset()
+	for len(out.planes) < len(w.planes) {
+		out.planes = append(out.planes, plane{})
+	}
+	for k, p := range w.planes {
+		for i, at := range p.at {
+			if word := p.word[i] & rows[at]; word != 0 {
+				out.planes[k].at, out.planes[k].word = append(out.planes[k].at, at), append(out.planes[k].word, word)
+			}
+		}
+	}
+}
+
 // weigher of all rows.
 func (r *rows) weigher() *weigher {
 	w := &weigher{}
@@ -146,24 +161,34 @@ func (r *rows) columns(have [][]uint64, items []uint16) {
 	}
 }
 
-// transpose a matrix of 64×64 bits (H. S. Warren, Hacker's Delight, 2nd ed., §7-3). The steps are inlined, each with its
-// distance as a constant.
+// transpose a matrix of 64×64 bits (H. S. Warren, Hacker's Delight, 2nd ed., §7-3), two steps in a pass, with distances that
+// are constants once this is inlined.
 func transpose(m *[64]uint64) {
-	exchange(m, 32, 0x00000000ffffffff)
-	exchange(m, 16, 0x0000ffff0000ffff)
-	exchange(m, 8, 0x00ff00ff00ff00ff)
-	exchange(m, 4, 0x0f0f0f0f0f0f0f0f)
-	exchange(m, 2, 0x3333333333333333)
-	exchange(m, 1, 0x5555555555555555)
-}
-
-func exchange(m *[64]uint64, j int, mask uint64) {
-	for i := 0; i < 64; i += 2 * j {
-		for k := i; k < i+j; k++ {
-			a, b := &m[k&63], &m[(k+j)&63]
-			t := (*a>>(j&63) ^ *b) & mask
-			*a ^= t << (j & 63)
-			*b ^= t
+	for k := range 16 {
+		a, c := exchange(m[k], m[k+32], 32, 0x00000000ffffffff)
+		b, d := exchange(m[k+16], m[k+48], 32, 0x00000000ffffffff)
+		m[k], m[k+16] = exchange(a, b, 16, 0x0000ffff0000ffff)
+		m[k+32], m[k+48] = exchange(c, d, 16, 0x0000ffff0000ffff)
+	}
+	for i := 0; i < 64; i += 16 {
+		for k := i; k < i+4; k++ {
+			m := (*[13]uint64)(m[k : k+13])
+			a, c := exchange(m[0], m[8], 8, 0x00ff00ff00ff00ff)
+			b, d := exchange(m[4], m[12], 8, 0x00ff00ff00ff00ff)
+			m[0], m[4] = exchange(a, b, 4, 0x0f0f0f0f0f0f0f0f)
+			m[8], m[12] = exchange(c, d, 4, 0x0f0f0f0f0f0f0f0f)
 		}
 	}
+	for i := 0; i < 64; i += 4 {
+		m := (*[4]uint64)(m[i : i+4])
+		a, c := exchange(m[0], m[2], 2, 0x3333333333333333)
+		b, d := exchange(m[1], m[3], 2, 0x3333333333333333)
+		m[0], m[1] = exchange(a, b, 1, 0x5555555555555555)
+		m[2], m[3] = exchange(c, d, 1, 0x5555555555555555)
+	}
+}
+
+func exchange(a, b uint64, distance int, mask uint64) (uint64, uint64) {
+	t := (a>>distance ^ b) & mask
+	return a ^ t<<distance, b ^ t
 }

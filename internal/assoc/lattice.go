@@ -142,6 +142,7 @@ type walk struct {
 	base    []uint16   // frequent ranks of the root, which the view numbers from 0
 	bitmaps [][]uint64 // by depth
 	seq     []uint16
+	prefix  weigher // of the class that is being counted
 }
 
 // after i, the view's ranks.
@@ -158,16 +159,15 @@ func (w *walk) after(i int) []uint16 {
 func (w *walk) class(rows []uint64, further []uint16, depth int) *class {
 	c := &class{nodes: make([]node, len(further))}
 	often := make([]uint16, 0, len(further))
+	w.only(rows, &w.prefix)
 	for i := 0; i < len(further); i += 4 {
 		some := further[i:min(i+4, len(further))]
 		for k, n := range w.four(rows, some) {
 			if k == len(some) {
 				break
 			}
-			weight := uint64(n)
-			if n > 0 {
-				weight = w.weigh(n, rows, w.cols[some[k]])
-			}
+			col := w.cols[some[k]]
+			weight := w.prefix.weigh(n, col, col)
 			c.nodes[i+k] = node{weight: weight, rows: uint32(n), rank: w.base[some[k]]}
 			if weight >= w.min {
 				often = append(often, some[k])

@@ -41,7 +41,7 @@ func rankRows(r *rows, cols [][]uint64) *ranked {
 }
 
 // together is how many items' rows are copied in one pass: rows are read from the cache then instead of from memory.
-const together = 8
+const together = 4
 
 // projection is the columns of the rows that have one item, without the other rows: the columns are as short as the item
 // is rare. It is used again for other items.

@@ -20,8 +20,10 @@ type rows struct {
 	weights [][]uint64
 	heavy   []uint64 // bitmap of the rows whose weight is not 1
 
-	// table finds a row: open addressing, each entry the upper half of its hash and below it the row's number plus one.
+	// table finds a row: open addressing, each entry the upper half of its hash and below it the row's number plus one. A
+	// row's slot is the uppermost bits of its hash, so that the table grows without the rows and in their order there.
 	table []uint64
+	shift int       // of a hash, to its slot
 	seed  [2]uint64 // whoever makes the transactions must not be able to make them collide
 }
 
@@ -29,8 +31,8 @@ func newRows(words int) *rows {
 	seed := maphash.MakeSeed()
 	return &rows{
 		words: words,
-		table: make([]uint64, 64),
-		seed:  [2]uint64{maphash.String(seed, "whittle") | 1, maphash.String(seed, "assoc")},
+		table: make([]uint64, 64), shift: 64 - 6,
+		seed: [2]uint64{maphash.String(seed, "whittle") | 1, maphash.String(seed, "assoc")},
 	}
 }
 
@@ -38,7 +40,7 @@ func newRows(words int) *rows {
 func (r *rows) add(t []uint64, weight uint64) (id int, added bool) {
 	hash := r.hash(t)
 	mask := uint64(len(r.table) - 1)
-	slot := hash & mask
+	slot := hash >> r.shift
 	for ; r.table[slot] != 0; slot = (slot + 1) & mask {
 		entry := r.table[slot]
 		if id := int(uint32(entry)) - 1; entry>>32 == hash>>32 && slices.Equal(r.row(id), t) {
@@ -77,17 +79,21 @@ func (r *rows) reweigh(id int, weight uint64) {
 	}
 }
 
-// grow the table to twice its size. A row's slot is in the lower bits of its hash, which the table does not have.
+// grow the table to twice its size.
 func (r *rows) grow() {
-	r.table = make([]uint64, 2*len(r.table))
+	old := r.table
+	r.table = make([]uint64, 2*len(old))
+	r.shift--
 	mask := uint64(len(r.table) - 1)
-	for id := range r.n {
-		hash := r.hash(r.row(id))
-		slot := hash & mask
+	for _, entry := range old {
+		if entry == 0 {
+			continue
+		}
+		slot := entry >> r.shift
 		for r.table[slot] != 0 {
 			slot = (slot + 1) & mask
 		}
-		r.table[slot] = hash>>32<<32 | uint64(id+1)
+		r.table[slot] = entry
 	}
 }
 

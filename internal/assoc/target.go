@@ -21,6 +21,7 @@ func (m *Miner) RulesFor(then int, o Options) ([]Rule, error) {
 		}
 		return m.rules(l, o, func(item uint16) bool { return int(item) == then })
 	}
+	m.count()
 	if m.single[then].weight < o.MinSupport || o.MaxLen < 2 {
 		return []Rule{}, nil
 	}
