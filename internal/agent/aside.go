@@ -11,7 +11,7 @@ import (
 // agent's time: what it gets of that in the long run is a tenth of a processor, and its own calls wait for it.
 const (
 	readers   = 2   // at once, for all containers
-	maxAside  = 256 // calls of one container that wait for it: as many as a supervisor parks
+	maxAside  = 128 // calls of one container that wait for it: half of what a supervisor parks, since it refuses what is more, in shadow too
 	readBurst = 2 * time.Second
 	readShare = 10
 )
