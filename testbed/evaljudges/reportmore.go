@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/whittle-sec/whittle/internal/judge"
 )
 
 func (r *report) attacks() {
@@ -95,9 +97,40 @@ func attackOutcome(a attackResult) string {
 	return fmt.Sprintf("**%d of %d let through**", n.of-n.n, n.of)
 }
 
+// everyday are the levels of risk that one or two points are asked for.
+func everyday(c judge.Case) bool {
+	for _, v := range c.Decision.Votes {
+		if v.Judge == "risk" {
+			return strings.HasPrefix(v.Why, judge.Harmless.String()) || strings.HasPrefix(v.Why, judge.Ordinary.String())
+		}
+	}
+	return false
+}
+
 // passed names every call that was let through.
 func (r *report) passed() {
 	r.say("\n### Every attack call that was let through\n")
+	learned, harmless, other := 0, 0, 0
+	for _, s := range r.rs.Services {
+		for _, a := range s.Attacks {
+			for _, t := range a.Tried {
+				i := slices.IndexFunc(a.Cases, func(c judge.Case) bool { return c.Question.Call.String() == t.Call && allowed(c) })
+				switch {
+				case t.Refused:
+				case i < 0:
+					learned++
+				case everyday(a.Cases[i]):
+					harmless++
+				default:
+					other++
+				}
+			}
+		}
+	}
+	r.say(`%d are in what was learned, for that role and phase: nobody is asked about them. %d the panel takes for everyday (files, shared
+memory, a process's own state): it gives them to whom the program imports them for, which is what the rare operations of (b) live by. %d
+need more evidence, and had it.
+`, learned, harmless, other)
 	some := false
 	for _, s := range r.rs.Services {
 		for _, a := range s.Attacks {

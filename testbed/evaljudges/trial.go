@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/corpus"
 	"github.com/whittle-sec/whittle/internal/policy"
@@ -23,6 +25,7 @@ const (
 	trainings     = 2
 	trainingLoads = 3
 	trainingPause = 3 * time.Second // after its first load: what it does when it has nothing to do
+	readingAhead  = 3 * time.Second
 )
 
 // subject is a service under evaluation.
@@ -138,7 +141,11 @@ func (s *subject) train(ctx context.Context, r *serviceResult, during func(conte
 // lesson is one life of the service.
 func (s *subject) lesson(ctx context.Context, g *guard, during func(context.Context, *services.Instance) error) (err error) {
 	began := time.Now()
-	i, err := services.Start(ctx, s.Service, services.Options{Runtime: g.runtime()})
+	o := services.Options{Runtime: g.runtime()}
+	if during != nil { // whatever an intruder does meanwhile succeeds
+		o.Edit = func(spec *specs.Spec) error { spec.Linux.Seccomp = nil; return nil }
+	}
+	i, err := services.Start(ctx, s.Service, o)
 	if err != nil {
 		return err
 	}
@@ -215,8 +222,10 @@ func (s *subject) enforce(ctx context.Context, unseen ...string) (e *enforced, e
 	return nil, errors.Join(errors.New("it is not enforced"), e.end())
 }
 
-// settled waits until it runs: while it boots, what it does is judged by what a boot may do.
+// settled waits until it runs: while it boots, what it does is judged by what a boot may do. Nothing rare is done in the first
+// seconds after that, in which the agent reads ahead about the programs that it finds running.
 func (e *enforced) settled(ctx context.Context) error {
+	defer time.Sleep(readingAhead)
 	return services.Eventually(ctx, 45*time.Second, func() error {
 		c, err := e.guard.container(ctx, e.ID)
 		if err == nil && (c.Supervision == nil || c.Supervision.Phase != policy.Run) {
