@@ -36,7 +36,7 @@ func (h Held) Valid() bool { return h.ticket().waits() }
 type Verdict struct {
 	Allow bool
 	// Later parks the call: it stays held until Settle answers it, and the judge goes on with the next one. What its
-	// holder never settles is refused with Errno, at the latest when Run ends.
+	// holder never settles, or there is no room for, gets the rest of the Verdict, at the latest when Run ends.
 	Later bool
 	// Errno of a refusal. One that is 0, negative or the kernel's own (ERESTARTSYS …) becomes EPERM, so that a refusal
 	// never looks like success and never starts the call again.

@@ -80,6 +80,9 @@ func (s *Supervisor) Parked(c Container) int {
 	return len(q.parked)
 }
 
+// now is what becomes of a parked call that nobody settles.
+func (v Verdict) now() Verdict { return Verdict{Allow: v.Allow, Errno: v.Errno} }
+
 func (h Held) ticket() ticket { return ticket{h.listener, h.ID} }
 
 // park the call in hand: false when it has to be refused instead. One that was settled meanwhile needs nothing more.
@@ -94,9 +97,9 @@ func (s *Supervisor) park(q *queue, t ticket, v Verdict) bool {
 		return false
 	}
 	if q.parked == nil {
-		q.parked = make(map[ticket]int32)
+		q.parked = make(map[ticket]Verdict)
 	}
-	q.parked[t] = v.Errno
+	q.parked[t] = v.now()
 	s.count.parked.Add(1)
 	return true
 }
@@ -132,10 +135,10 @@ func (s *Supervisor) refuseParked(q *queue, listener int) {
 		return
 	}
 	mail := s.settler()
-	for t, errno := range q.parked {
+	for t, v := range q.parked {
 		if listener < 0 || t.listener == listener {
 			s.unpark(q, t)
-			s.answer(mail, q, t, Verdict{Errno: errno})
+			s.answer(mail, q, t, v)
 		}
 	}
 }

@@ -17,13 +17,14 @@ import (
 type shelf struct {
 	calls chan Held
 	errno int32
+	allow bool
 }
 
 func newShelf() *shelf { return &shelf{calls: make(chan Held, 4*maxParked)} }
 
 func (s *shelf) judge(h Held) Verdict {
 	s.calls <- h
-	return Verdict{Later: true, Errno: s.errno}
+	return Verdict{Later: true, Allow: s.allow, Errno: s.errno}
 }
 
 // parked returns once the supervisor has n parked calls.
@@ -307,6 +308,32 @@ func TestParkedIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestParkedIsLetThrough where its judge would rather have that than a refusal: when Run ends, and when there is no room.
+func TestParkedIsLetThrough(t *testing.T) {
+	s, on := run(t, 2), newShelf()
+	on.allow, on.errno = true, int32(unix.EACCES)
+	c := newCaller(t)
+	add(t, s.Supervisor, 1, c.listener, on.judge)
+	end := c.start(unix.SYS_GETPPID)
+	parked(s.Supervisor, 1)
+	s.stop()
+	if errno := <-end; errno != 0 {
+		t.Errorf("a parked call gave %v when Run ended", errno)
+	}
+
+	full := run(t, 2)
+	p := newProcess(t, "flood 300")
+	all := &shelf{calls: make(chan Held, 1<<20), allow: true}
+	add(t, full.Supervisor, 1, p.listener, all.judge)
+	for full.Answered().Allowed < 1000 {
+		runtime.Gosched()
+	}
+	if got := full.Answered(); got.Refused != 0 {
+		t.Errorf("%+v, want none refused", got)
+	}
+	p.kill()
 }
 
 // TestParkWhileRemoved: a judge that parks a call of a container that was removed meanwhile refuses it.

@@ -20,9 +20,9 @@ type queue struct {
 
 	mu        sync.Mutex
 	listeners map[int]struct{}
-	serving   bool             // a worker has it: nobody else closes its descriptors
-	hand      ticket           // of the call that the judge has; the zero ticket when it has none
-	parked    map[ticket]int32 // calls that wait for Settle, and the errno that each is refused with otherwise
+	serving   bool               // a worker has it: nobody else closes its descriptors
+	hand      ticket             // of the call that the judge has; the zero ticket when it has none
+	parked    map[ticket]Verdict // calls that wait for Settle, and what each gets otherwise
 }
 
 func newQueue(c Container) (*queue, error) {

@@ -83,8 +83,9 @@ func newSupervisor(log *slog.Logger, workers int) (*Supervisor, error) {
 }
 
 // Run answers held calls until ctx is done; it returns nil then. What was received by that time is answered first, and
-// what was parked is refused: the kernel hands a received call to no reader again, so nobody else could answer it. What
-// was not received stays in the kernel for the next reader: the listeners stay open until Remove or Close. It runs once.
+// what was parked is refused, or let through where its judge said so (Verdict.Later): the kernel hands a received call to
+// no reader again, so nobody else could answer it. What was not received stays in the kernel for the next reader: the
+// listeners stay open until Remove or Close. It runs once.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if s.started.Swap(true) {
 		return errors.New("run a supervisor: it has run before")

@@ -137,6 +137,7 @@ func (w *worker) conclude(q *queue, t ticket, v Verdict) {
 		if w.park(q, t, v) {
 			return
 		}
+		v = v.now()
 	} else if !q.take(t) {
 		return
 	}

@@ -103,7 +103,7 @@ func (w *Ward) consult(x hearing) supervise.Verdict {
 		x.answer.Why += "; the panel was not asked, because too many of its calls wait to be looked at"
 		return w.conclude(x, false)
 	}
-	return supervise.Verdict{Later: true, Errno: x.answer.Errno}
+	return supervise.Verdict{Later: true, Allow: x.mode == Shadow, Errno: x.answer.Errno} // shadow refuses nothing
 }
 
 // quick is the evidence that is at hand.
@@ -119,7 +119,7 @@ func (c *Court) quick(h supervise.Held) (e judge.Evidence, ok bool) {
 
 // decideAside answers a call whatever happens: nobody else will.
 func (w *Ward) decideAside(x hearing) {
-	v := supervise.Verdict{Errno: x.answer.Errno}
+	v := supervise.Verdict{Allow: x.mode == Shadow, Errno: x.answer.Errno}
 	defer func() {
 		if !v.Later {
 			_ = w.court.Settle(x.held, v) // its caller may be gone

@@ -278,3 +278,24 @@ func TestOnlyTheServiceSpeaksForItsReplicas(t *testing.T) {
 		})
 	}
 }
+
+// Shadow refuses nothing, also what is never read to its end.
+func TestReadingInShadow(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+		orders(t, exe), Shadow, time.Now)
+	witness := injected
+	witness.slow = true
+	c := court(&witness, true, nil)
+	room := true
+	c.Aside = func(func()) bool { return room }
+	w.Consults(c)
+	held := supervise.Held{TID: os.Getpid(), Call: number(t, "umask")}
+	if v := w.Judge(held); !v.Later || !v.Allow {
+		t.Errorf("while it is read: %+v", v)
+	}
+	room = false
+	if v := w.Judge(held); v.Later || !v.Allow {
+		t.Errorf("when there is no room: %+v", v)
+	}
+}
