@@ -109,8 +109,10 @@ func (s *subject) attack(ctx context.Context, a Attack, res *attackResult) error
 	if err := s.load(ctx, e.Instance); err != nil {
 		return err
 	}
-	if err := e.settled(ctx); err != nil {
-		return err
+	if s.runs {
+		if err := e.settled(ctx); err != nil {
+			return err
+		}
 	}
 	if _, err := e.guard.news(ctx); err != nil {
 		return err

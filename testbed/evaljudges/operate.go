@@ -64,7 +64,9 @@ func (s *subject) trial(ctx context.Context, ops []services.Op) (l life, done []
 		}
 	}()
 	l.note("load", s.load(ctx, e.Instance))
-	l.note("settle", e.settled(ctx))
+	if s.runs { // a job boots for as long as it lives
+		l.note("settle", e.settled(ctx))
+	}
 	before, err := e.guard.news(ctx)
 	if err != nil {
 		return l, nil, err

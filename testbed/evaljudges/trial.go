@@ -35,6 +35,7 @@ type subject struct {
 	corpus   string // the file of its rules: those of all services but it and its kin
 	trained  string // the directory of the agent that has learned from it
 	workload string // its ID
+	runs     bool   // it was seen to do something after its boot
 }
 
 func (s *subject) say(format string, args ...any) { say(s.Name+": "+format, args...) }
@@ -132,7 +133,7 @@ func (s *subject) train(ctx context.Context, r *serviceResult, during func(conte
 	if r.Policy, err = json.Marshal(p); err != nil {
 		return err
 	}
-	s.workload = w[0].ID
+	s.workload, s.runs = w[0].ID, w[0].ByPhase["run"] > 0
 	r.Workload, r.Partial, r.Learned = w[0].ID, w[0].Partial, w[0].ByPhase
 	_, err = g.client.SetMode(ctx, api.ModeChange{Workload: w[0].ID, Mode: api.ModeEnforce})
 	return errors.Join(err, g.end())
