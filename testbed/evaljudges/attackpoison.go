@@ -8,9 +8,9 @@ import (
 	"github.com/whittle-sec/whittle/testbed/intruder"
 )
 
-// What a poisoner does while the service is learned from, and wants to do afterwards. Docker's default profile, under which it is
-// learned, refuses some of them then, as it would anywhere; the others succeed. Services teach some calls of the veto list
-// themselves (judge.Suspect), and so can a poisoner who uses their code.
+// What a poisoner does while the service is learned from, and wants to do afterwards. No default profile is in his way while it is
+// learned, so that all of it reaches the kernel. Services teach some calls of the veto list themselves (judge.Suspect), and so
+// can a poisoner who uses their code.
 const (
 	poisonCalls  = "unshare bpf keyctl setns ptrace process_vm_readv process_vm_writev kcmp mount io_uring_setup userfaultfd"
 	poisonMemory = "unshare bpf keyctl setns umask kill symlink mknod semget timer_create inotify_init1 chroot execve"
