@@ -114,14 +114,14 @@ func (l *lattice) mine(r *rows, cols [][]uint64) error {
 }
 
 // apart reports whether a projection of n of all rows saves more than it costs, where further items can follow: the rarer the
-// item, and the more sets there are to count. A row in a projection costs about what 24 words do that are counted.
+// item, and the more sets there are to count. A row in a projection costs about what 12 words do that are counted.
 func (l *lattice) apart(n, all, further int) bool {
 	sets, choose := 0.0, 1.0
 	for k := range min(l.maxLen-1, further) {
 		choose = choose * float64(further-k) / float64(k+1)
 		sets += choose
 	}
-	return sets*float64(all-n)/64 > 24*float64(n)
+	return sets*float64(all-n)/64 > 12*float64(n)
 }
 
 // often are the ranks of the frequent nodes.
