@@ -18,7 +18,8 @@ import (
 // site is a process of a service that an intruder has taken over.
 type site struct {
 	service, process string
-	// foreign are calls that its program, or a library of its, can make and that this role has no business with; and own are
+	// foreign are calls that its program, or a library of its, can make and that this role has no business with (redis forks to
+	// save, so clone is not among its); and own are
 	// calls that look harmless and that it was not seen to make.
 	foreign, own string
 	enter        func(context.Context, *services.Instance) (pid int, leave func(), err error)
@@ -27,7 +28,7 @@ type site struct {
 var sites = []site{
 	{"nginx", "worker", "setuid setgid setgroups bind listen fchmodat chown kill clone symlink", "umask getpgrp dup2 kill", child("worker process")},
 	{"nginx", "master", "setuid setgid connect bind listen fchmod symlink", "getpgrp inotify_init1", first},
-	{"redis", "server", "setuid setgid connect bind listen chmod fchmodat kill clone symlink", "umask getpgrp dup2 kill", first},
+	{"redis", "server", "setuid setgid connect bind listen chmod fchmodat kill symlink", "umask getpgrp dup2 kill", first},
 	{"postgresql", "backend", "setuid setgid bind listen connect chmod clone symlink link", "getpgrp inotify_init1 sched_setaffinity", backend},
 	{"php-fpm", "worker", "setuid setgid bind listen chmod fchmodat clone symlink kill", "umask getpgrp dup2 kill", child("pool")},
 	{"gunicorn", "worker", "setuid setgid bind listen connect fchmodat clone symlink kill", "getpgrp inotify_init1 kill", child("gunicorn")},
