@@ -46,6 +46,7 @@ var startsProgram = map[string]string{
 	"archive/sparse":          "a job: truncate, cp and others",
 	"archive/sort":            "a job: sort, split and comm",
 	"archive/sync":            "a job: dd and sync",
+	"sqlite/dump":             "a job: gzip",
 	"rsyslog/command":         "a program",
 }
 
