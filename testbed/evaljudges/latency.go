@@ -149,7 +149,8 @@ func startAsker(s *supervise.Supervisor, id supervise.Container, evidence func(p
 	w := ward.New(fixed{}, 1, pid, o, ward.Enforce, time.Now)
 	w.Consults(&ward.Court{
 		Evidence: g, Fleet: func(syscalls.Call) judge.Fleet { return judge.Fleet{} },
-		Park: func(supervise.Held, int32, judge.Case) bool { return false },
+		Park:  func(supervise.Held, int32, judge.Case) bool { return false },
+		Aside: func(f func()) bool { go f(); return true }, Waits: s.Waits, Settle: s.Settle,
 	})
 	return p, s.Add(id, listener, w.Judge)
 }
@@ -180,7 +181,7 @@ func (p *process) end() {
 // time both calls, so many times: that for the panel, and that for the plan. It is done in batches, of which the quietest counts:
 // what else the machine does only ever adds.
 func (p *process) time(n int) (panel, plan spread, err error) {
-	const batches = 10
+	const batches = 20
 	for range batches {
 		if _, err := fmt.Fprintf(p.in, "time %d\n", n/batches); err != nil {
 			return panel, plan, err
@@ -308,8 +309,34 @@ func slow(pid int) (ward.Gatherer, error) {
 	return stuck{g}, err
 }
 
-// evidence that was read before, of a call that was not asked about before, and that must be read.
+// pin all threads of a process to some CPUs, as far as they are still there.
+func pin(pid int, set *unix.CPUSet) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return
+	}
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = unix.SchedSetaffinity(tid, set)
+		}
+	}
+}
+
+// evidence that was read before, of a call that was not asked about before, and that must be read. Who asks and who answers are on
+// one CPU: what waking another one takes is the machine's.
 func (m *meter) evidence(l *latency) (err error) {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	for cpu := range runtime.NumCPU() {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	pin(os.Getpid(), &one)
+	defer pin(os.Getpid(), &all)
 	measure := func(gather func(int) (ward.Gatherer, error), f func(*process) error) {
 		p, start := m.start(gather)
 		if start != nil {
@@ -317,6 +344,7 @@ func (m *meter) evidence(l *latency) (err error) {
 			return
 		}
 		defer p.end()
+		pin(p.cmd.Process.Pid, &one)
 		err = errors.Join(err, f(p))
 	}
 	measure(cached, func(p *process) (err error) { l.First, err = p.each(); return err })
@@ -363,7 +391,8 @@ func (l *latency) report(r *report) {
 	r.say(`A program of the distribution (Python: a main program and its libraries) makes held calls through the C library and times them: umask,
 which its policy does not have and the panel allows for its import, and by turns getppid, which the policy has. The
 supervisor, the ward, the evidence, the rules of the whole corpus and the panel are the agent's own, in this process. The machine
-has %d CPUs and is not idle: the times are what a caller sees, scheduling included, in the quietest of ten batches.`, runtime.NumCPU())
+has %d CPUs and is not idle: the times are what a caller sees, scheduling included, in the quietest of twenty batches. In the first
+four lines who asks and who answers are on one CPU.`, runtime.NumCPU())
 	r.head("", "median", "99th percentile", "calls")
 	line := func(name string, s spread) { r.row(name, us(s.Median), us(s.P99), fmt.Sprint(s.N)) }
 	line("a held call that the plan answers", l.Plan)
