@@ -72,6 +72,9 @@ func (p *Panel) level(h *hearing) risk {
 	if class := plan.Critical(call); class != "" {
 		r.level, r.why, r.network = h.classLevel(call, class), class, class == reachesOut
 	}
+	if why := mischief[call.String()]; why != "" {
+		r.level, r.why = Sensitive, why
+	}
 	if look := uses[call.String()]; look != nil {
 		if u, ok := look(call.ABI, h.q.Args); ok {
 			r.level, r.why, r.byArgs, r.network = u.level, u.why, true, u.network
@@ -92,6 +95,21 @@ func (p *Panel) level(h *hearing) risk {
 	}
 	return p.reopening(h, r)
 }
+
+// mischief is what is behind no vulnerability that the data knows, which services rarely need and many programs import, and
+// which an intruder makes much of. The import alone is not enough for it.
+var mischief = map[string]string{
+	"link": otherNames, "linkat": otherNames,
+	"shmat": sharedMemory, "shmget": sharedMemory, "msgget": sharedMemory, "semget": sharedMemory,
+	"splice": aroundCopies, "tee": aroundCopies, "vmsplice": aroundCopies,
+	"pidfd_open": otherTasks, "setpriority": otherTasks,
+}
+
+const (
+	otherNames   = "it gives a file another name, which outlives its own"
+	sharedMemory = "it shares memory by a key that others may know"
+	aroundCopies = "it moves pages between files without copying them, which kernels got wrong before"
+)
 
 func known(call syscalls.Call) bool {
 	k, ok := knownCalls()[call.ABI]
