@@ -12,7 +12,7 @@ import (
 // One container's jobs are done one at a time, in order, and not without end; one that fails takes no other along.
 func TestAside(t *testing.T) {
 	failed := 0
-	a := &aside{slots: make(chan struct{}, 2), failed: func(any) { failed++ }}
+	a := &aside{slots: make(chan struct{}, 2), used: wallTime, failed: func(any) { failed++ }}
 	begun, release := make(chan int, 1), make(chan struct{})
 	var wg sync.WaitGroup
 	var order []int
@@ -44,7 +44,7 @@ func TestAsideIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slots := make(chan struct{}, 1)
 		slots <- struct{}{} // nothing is done yet
-		many, one := &aside{slots: slots}, &aside{slots: slots}
+		many, one := &aside{used: wallTime, slots: slots}, &aside{used: wallTime, slots: slots}
 		before, first := 0, -1
 		for range maxAside {
 			many.do(func() { before++ })
@@ -64,7 +64,7 @@ func TestAsideIsFair(t *testing.T) {
 func TestAsideIsAffordable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const each, jobs = 200 * time.Millisecond, 110
-		a := &aside{slots: make(chan struct{}, 1)}
+		a := &aside{slots: make(chan struct{}, 1), used: wallTime}
 		begun := time.Now()
 		for range jobs {
 			a.do(func() { time.Sleep(each) })
@@ -88,3 +88,6 @@ func TestAsideIsAffordable(t *testing.T) {
 		}
 	})
 }
+
+// wallTime stands in for a processor's where jobs sleep.
+func wallTime() time.Duration { return time.Duration(time.Now().UnixNano()) }

@@ -36,7 +36,7 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	who, id := c.key, c.view.WorkloadID
 	of := api.Waiting{Container: c.key.id, Name: c.view.Name, Engine: c.engine, Workload: id, WorkloadName: c.view.WorkloadName}
 	c.held.home = &home{base: a.Judging.Evidence, init: c.view.PID}
-	reads := &aside{slots: a.reading, failed: func(err any) {
+	reads := &aside{slots: a.reading, used: threadTime, failed: func(err any) {
 		a.Log.Error("gather evidence about a held call: it is refused", "container", of.Name, "err", err)
 	}}
 	return &ward.Court{
