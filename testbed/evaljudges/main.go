@@ -131,6 +131,9 @@ func evaluate(ctx context.Context, o options, chosen []services.Service, rs *res
 		group.Go(func() {
 			defer func() { <-slots }()
 			r := evaluateService(ctx, o, s)
+			if ctx.Err() != nil {
+				return // what was cut off is no result
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			rs.put(r, o)
