@@ -4,7 +4,8 @@ package main
 
 // startsProgram are operations that start a program which was never seen to run, or make code: the same calls, with the same
 // origin, that an intruder makes who has found a command injection or an overflow. They are for a person to allow, or for a
-// learning time that has them; they are counted apart, and were put down here by what they are, not by what became of them.
+// learning time that has them; they are counted apart. They are here for what they do, and not for what became of them, though
+// some of that was known when they were put down.
 var startsProgram = map[string]string{
 	"apache2/cgi":             "a script",
 	"apache2/piped-log":       "rotatelogs",
@@ -51,8 +52,7 @@ var startsProgram = map[string]string{
 }
 
 // opensWay are operations that make a way to the network which was not there: to another server, or a port that was not
-// listened on. An intruder's first step is the same, so where the service made none while it ran, a person is asked. They were
-// put down by what they are, too.
+// listened on. An intruder's first step is the same, so where the service made none while it ran, a person is asked.
 var opensWay = map[string]string{
 	"redis/failover":   "to its new master",
 	"redis/config":     "a second address to listen on",

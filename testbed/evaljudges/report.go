@@ -125,10 +125,13 @@ func (r *report) bars() {
 		r.row("median time of a verdict beyond a held call, evidence cached", us(l.beyond(l.Panel)), "≤ 20 µs", met(l.beyond(l.Panel) <= 20))
 		r.row("the same, first question about a call", us(l.beyond(l.First)), "≤ 200 µs", met(l.beyond(l.First) <= 200))
 	}
-	r.say("\nNot in the second line are operations that are for a person by their nature, put down before they were tried: of those that "+
-		"start a program that was never seen to run, %s were accepted; of those that open a way to the network that was not there, %s. "+
-		"With these and Table 1, %s of all operations that needed a call beyond the training were accepted. %d operations of %d services "+
-		"needed nothing beyond it and say nothing about the panel; %d more did not work for another reason.", c.programs, c.ways, c.all, c.nothing, c.services, c.broken)
+	wider := share{c.rare.n + c.ways.n, c.rare.of + c.ways.of}
+	r.say("\nNot in the second line are operations that are for a person by their nature (`programs.go` names them; the list was drawn up by "+
+		"what they do, but with the first runs' results at hand): of those that start a program that was never seen to run, %s were "+
+		"accepted; of those that open a way to the network that was not there, %s. With the latter, the second line is %s; with all of "+
+		"these and Table 1, %s of all operations that needed a call beyond the training were accepted. %d operations of %d services "+
+		"needed nothing beyond it and say nothing about the panel; %d more did not work for another reason.",
+		c.programs, c.ways, wider, c.all, c.nothing, c.services, c.broken)
 	if c.untried > 0 {
 		r.say("%d attacks could not be tried.", c.untried)
 	}
