@@ -134,7 +134,7 @@ func TestCaseIsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var question map[string]any
-	if err := json.Unmarshal(text, &question); err != nil || len(question) < reflect.TypeOf(full).NumField() {
+	if err := json.Unmarshal(text, &question); err != nil || len(question) < reflect.TypeFor[judge.Question]().NumField() {
 		t.Fatalf("a question is %s, %v", text, err)
 	}
 	keys := slices.Collect(maps.Keys(question))

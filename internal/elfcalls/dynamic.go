@@ -237,11 +237,11 @@ func cstring(table []byte, at uint64, limit int) []byte {
 	}
 	table = table[at:]
 	table = table[:min(len(table), limit+1)]
-	n := bytes.IndexByte(table, 0)
-	if n < 0 {
+	before, _, ok := bytes.Cut(table, []byte{0})
+	if !ok {
 		return nil
 	}
-	return table[:n]
+	return before
 }
 
 func printable(b []byte) string {

@@ -44,9 +44,9 @@ func makeWrappers(abi syscalls.ABI) wrappers {
 	}
 	said := make(map[string]bool)
 	for _, row := range beyond {
-		for _, function := range strings.Fields(row.functions) {
+		for function := range strings.FieldsSeq(row.functions) {
 			said[function] = true
-			for _, call := range strings.Fields(row.calls) {
+			for call := range strings.FieldsSeq(row.calls) {
 				add(function, call)
 			}
 		}

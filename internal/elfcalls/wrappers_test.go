@@ -19,7 +19,7 @@ func TestTableNamesCalls(t *testing.T) {
 		if strings.TrimSpace(row.functions) == "" || strings.TrimSpace(row.calls) == "" {
 			t.Errorf("an empty row: %+v", row)
 		}
-		for _, call := range strings.Fields(row.calls) {
+		for call := range strings.FieldsSeq(row.calls) {
 			if !slices.ContainsFunc(syscalls.ABIs[:], func(a syscalls.ABI) bool { _, ok := syscalls.Number(a, call); return ok }) {
 				t.Errorf("%s: no ABI has a call %s", row.functions, call)
 			}

@@ -85,7 +85,7 @@ func TestRuleIsMonotone(t *testing.T) {
 
 // TestLevelsAreOrdered: each asks for more than the one before, to pass and to be learned.
 func TestLevelsAreOrdered(t *testing.T) {
-	for l := Harmless; l < Forbidden; l++ {
+	for l := range Forbidden {
 		if need[l+1] <= need[l] || need[l+1]+margin[l+1] <= need[l]+margin[l] {
 			t.Errorf("%v asks for no more than %v", l+1, l)
 		}

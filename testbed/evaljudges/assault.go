@@ -180,12 +180,13 @@ func outcomes(made []Attempt, before, after map[string]uint64, n news) (out []tr
 }
 
 func (r attackResult) line() string {
-	s := r.Attack + ":"
+	var s strings.Builder
+	s.WriteString(r.Attack + ":")
 	for _, t := range r.Tried {
-		s += fmt.Sprintf(" %s %s (%v);", t.Call, t.How, t.Errno)
+		s.WriteString(fmt.Sprintf(" %s %s (%v);", t.Call, t.How, t.Errno))
 	}
 	if r.Problem != "" {
-		s += " could not be tried: " + r.Problem
+		s.WriteString(" could not be tried: " + r.Problem)
 	}
-	return s
+	return s.String()
 }

@@ -70,11 +70,6 @@ func spreadOf(values []float64) (s spread) {
 	return spread{len(values), values[len(values)/2], values[len(values)*99/100]}
 }
 
-// beyond is what a spread has more than another.
-func (s spread) beyond(base spread) spread {
-	return spread{s.N, s.Median - base.Median, s.P99 - base.P99}
-}
-
 // fixed is a kernel that knows one process.
 type fixed struct{}
 

@@ -275,13 +275,14 @@ func refusals1(op opResult) (out []string) {
 
 func caseLine(c judge.Case) string {
 	q, d := c.Question, c.Decision
-	s := fmt.Sprintf("`%s` by %s while in %s (%s): %d of %d points, %s:", q.Call, or(q.Role, "an unknown role"), q.Phase, q.Refusal, d.Given, d.Needed, d.Verdict)
+	var s strings.Builder
+	s.WriteString(fmt.Sprintf("`%s` by %s while in %s (%s): %d of %d points, %s:", q.Call, or(q.Role, "an unknown role"), q.Phase, q.Refusal, d.Given, d.Needed, d.Verdict))
 	for _, v := range d.Votes {
 		if v.Stance != judge.Silent || v.Judge == "risk" {
-			s += fmt.Sprintf(" *%s* %s %d, %s;", v.Judge, v.Stance, v.Points, v.Why)
+			s.WriteString(fmt.Sprintf(" *%s* %s %d, %s;", v.Judge, v.Stance, v.Points, v.Why))
 		}
 	}
-	return cell(strings.TrimSuffix(s, ";"))
+	return cell(strings.TrimSuffix(s.String(), ";"))
 }
 
 func (r *report) ownLives() {

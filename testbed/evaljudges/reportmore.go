@@ -183,10 +183,10 @@ func (r *report) services() {
 	r.say("\n## The services")
 	r.head("service", "packages", "calls learned (boot, run, reload, stop)", "left out of the corpus", "")
 	for _, s := range r.rs.Services {
-		learned := ""
+		var learned strings.Builder
 		for _, phase := range []string{"boot", "run", "reload", "stop"} {
-			learned += fmt.Sprintf(" %d", s.Learned[phase])
+			learned.WriteString(fmt.Sprintf(" %d", s.Learned[phase]))
 		}
-		r.row(s.Service, strings.Join(s.Packages, ", "), learned, strings.Join(s.LeftOut, ", "), cut(s.Problem, 200))
+		r.row(s.Service, strings.Join(s.Packages, ", "), learned.String(), strings.Join(s.LeftOut, ", "), cut(s.Problem, 200))
 	}
 }
