@@ -75,6 +75,9 @@ func (pl *placer) decide(nr uint32, e Entry) (Place, string) {
 		return Shut, "not in the policy, and " + multiplexes + ", so that nobody could tell which is asked for"
 	case !inPolicy && !c.known.Has(nr):
 		return Shut, "has no name"
+	case !inPolicy && pl.calls.Denied[nr].Errno == policy.ENOSYS:
+		// clone3, whose flags no filter sees: a C library asks for it with each thread, and has another way.
+		return Shut, "not in the policy, and another filter said ENOSYS while it was learned"
 	case pl.service.Has(nr):
 		return pl.decideService(nr, e)
 	case pl.floor.Has(nr) && pl.atAnyTime(nr):
