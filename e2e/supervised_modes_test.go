@@ -142,16 +142,16 @@ func switchesModes(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 	d.whittle("policy", "mode", id, "enforce")
 	startService(t, e, port, "switched")
 	d.supervised("switched", api.ModeEnforce, policy.Run)
-	refused, passes := answers{{"w connect", unix.EPERM, "enforced"}}, answers{{"w connect", unix.EBADF, "let through"}}
+	refused, passes := answers{{"w setns", unix.EPERM, "enforced"}}, answers{{"w setns", unix.EBADF, "let through"}}
 	refused.check(t, port)
 	for range 3 {
 		d.whittle("policy", "mode", id, "shadow")
 		passes.check(t, port)
 		d.whittle("policy", "mode", id, "enforce")
 		refused.check(t, port)
-		d.whittle("policy", "allow", id, "connect")
+		d.whittle("policy", "allow", id, "setns")
 		passes.check(t, port)
-		d.whittle("policy", "deny", id, "connect")
+		d.whittle("policy", "deny", id, "setns")
 		refused.check(t, port)
 	}
 	d.whittle("policy", "mode", id, "learn")
@@ -160,8 +160,7 @@ func switchesModes(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 	passes.check(t, port)
 	d.whittle("policy", "mode", id, "enforce")
 	refused.check(t, port)
-	// What was let through was learned, too, but for a person's word against it.
-	d.whittle("policy", "deny", id, "connect")
+	d.whittle("policy", "deny", id, "setns")
 	refused.check(t, port)
 	remove(t, e, d, "switched")
 }
@@ -206,6 +205,7 @@ func execsAreHeld(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 // ownModes of containers, by label and by annotation, whatever their workload's is.
 func ownModes(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 	d.whittle("policy", "mode", id, "enforce")
+	d.whittle("policy", "deny", id, "connect") // or the panel gives it to the service, until its label is seen
 	for _, flag := range []string{"--annotation", "--label"} {
 		startService(t, e, port, "out", flag, "io.whittle.mode=off")
 		eventually(t, flag+" io.whittle.mode=off: it may do what it likes", func() (bool, string) {
@@ -221,7 +221,7 @@ func ownModes(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 	}
 	startService(t, e, port, "shadowed", "--annotation", "io.whittle.mode=shadow")
 	d.supervised("shadowed", api.ModeShadow, policy.Run)
-	answers{{"w connect", unix.EBADF, "shadow refuses nothing"}}.check(t, port)
+	answers{{"w listen", unix.EBADF, "shadow refuses nothing"}}.check(t, port)
 	remove(t, e, d, "shadowed")
 }
 
@@ -244,7 +244,7 @@ func attaches(t *testing.T, e *testbed.Env, d *daemon, port, id string) {
 	}
 	d.supervised("attached", api.ModeShadow, policy.Run)
 	l.goOn(20)
-	answers{{"w connect", unix.EBADF, "shadow"}}.check(t, port)
+	answers{{"w listen", unix.EBADF, "shadow"}}.check(t, port)
 	d.whittle("policy", "mode", id, "enforce")
 	answers{
 		{"w bind", unix.EPERM, "boot only"}, {"w execve", unix.EPERM, "only the master does it"}, {"m execve", unix.ENOENT, "the master does it"},

@@ -118,6 +118,10 @@ func TestOrigins(t *testing.T) {
 				t.Error("its page was not modified")
 			}
 			after := mapsOf(t, pid)
+			if origin == Program { // a Go program's runtime maps memory when it likes
+				data := func(line string) bool { return !strings.Contains(line, " r-xp ") }
+				before, after = slices.DeleteFunc(before, data), slices.DeleteFunc(after, data)
+			}
 			if origin != Heap && !slices.Equal(before, after) {
 				t.Errorf("its memory was\n%s\nand is\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}

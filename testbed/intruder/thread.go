@@ -181,12 +181,24 @@ func (t *thread) call(at uint64, size int, call Call) (value int64, waits bool, 
 		if err != nil {
 			return 0, waits, err
 		}
-		if waits || regs.PC() == at+uint64(size) {
-			return resultOf(&regs, call.ABI), waits, nil
+		if !waits && regs.PC() != at+uint64(size) {
+			continue
+		}
+		value := resultOf(&regs, call.ABI)
+		if waits || !restarts(value) {
+			return value, waits, nil
+		}
+		// A signal, which is kept from it, came while the call was held or slept: the kernel would make it again.
+		regs = toCall(t.before, at, call)
+		if err := unix.PtraceSetRegs(t.tid, &regs); err != nil {
+			return 0, false, fmt.Errorf("set registers: %w", err)
 		}
 	}
 	return 0, false, fmt.Errorf("it does not come behind the instruction at %#x, but to %#x", at, regs.PC())
 }
+
+// restarts tells the kernel's own errnos (ERESTARTSYS to ERESTART_RESTARTBLOCK), which no program sees.
+func restarts(value int64) bool { return value >= -516 && value <= -512 }
 
 // errand is a call that prepares others. No filter sees it. Its arguments are the caller's to keep valid.
 func (t *thread) errand(name string, args ...uint64) (uint64, error) {
