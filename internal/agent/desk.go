@@ -31,6 +31,9 @@ const (
 // looks at must neither stop a service again and again, nor fill the journal.
 const unansweredHolds = 10
 
+// grantPatience is how long the threads that wait for a person's answer also wait for the policy to be stored.
+const grantPatience = 10 * time.Second
+
 // desk is where held calls wait for a person. Its lock is never held while anything is waited for.
 type desk struct {
 	limit time.Duration // how long one waits; 0: nobody is asked
@@ -209,6 +212,9 @@ func (a *Agent) Settle(ctx context.Context, by api.Peer, j api.Judgement) (out a
 	asked := q.Case.Question
 	if j.Always {
 		// First, so that the same call that comes while this one is answered is not asked about again.
+		// Its timer is stopped: a disk that hangs must not keep the threads for ever.
+		ctx, cancel := context.WithTimeout(ctx, grantPatience)
+		defer cancel()
 		grant, err := a.Grant(ctx, by, api.GrantRequest{
 			Workload: q.Workload, Call: asked.Call.ABI.String() + ":" + asked.Call.String(), Allow: j.Allow,
 			Phases: []policy.Phase{asked.Phase}, By: j.By, Why: j.Why,
