@@ -5,6 +5,7 @@ package cve
 import (
 	"slices"
 
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
 
@@ -62,4 +63,26 @@ func Registers(call syscalls.Call, arg string) ([]Register, bool) {
 func takes(call, arg string) bool {
 	_, ok := registers[arg][call]
 	return ok
+}
+
+// Passes reports whether a policy's rules for a call let an argument of a gate through: unless the rules of some register
+// all fail it. It is true for "", where there are no rules, and where nobody can tell.
+func Passes(rules []policy.ArgRule, call syscalls.Call, arg string) bool {
+	registers, ok := Registers(call, arg)
+	if arg == "" || !ok || len(rules) == 0 {
+		return true
+	}
+	for _, r := range registers {
+		ruled, met := false, false
+		for _, rule := range rules {
+			if rule.Index == r.Index {
+				ruled = true
+				met = met || r.Overlaps(rule.Mask, rule.Value)
+			}
+		}
+		if ruled && !met {
+			return false
+		}
+	}
+	return true
 }

@@ -64,29 +64,8 @@ func allowedBy(p policy.Policy) cve.Allowed {
 			return false
 		}
 		set := sets[call.ABI]
-		return set.Has(call.Nr) && (arg == "" || argAllowed(p.ABIs[call.ABI].Args[call.Nr], call, arg))
+		return set.Has(call.Nr) && cve.Passes(p.ABIs[call.ABI].Args[call.Nr], call, arg)
 	}
-}
-
-// argAllowed reports whether rules let a gate's argument through: unless the rules of some register all fail it.
-func argAllowed(rules []policy.ArgRule, call syscalls.Call, arg string) bool {
-	registers, ok := cve.Registers(call, arg)
-	if !ok {
-		return true
-	}
-	for _, r := range registers {
-		ruled, met := false, false
-		for _, rule := range rules {
-			if rule.Index == r.Index {
-				ruled = true
-				met = met || r.Overlaps(rule.Mask, rule.Value)
-			}
-		}
-		if ruled && !met {
-			return false
-		}
-	}
-	return true
 }
 
 // gates are the gated calls by ABI, and the arguments that gates ask for.

@@ -73,7 +73,7 @@ func (p *Plan) column(phase policy.Phase) Column {
 	}
 	abis := slices.Sorted(maps.Keys(c.Calls))
 	neutralised, _ := cve.Neutralised(abis, func(call syscalls.Call, arg string) bool {
-		return c.Calls[call.ABI].Has(call.Nr) && p.passes(call, arg)
+		return c.Calls[call.ABI].Has(call.Nr) && cve.Passes(p.tables[call.ABI].calls.Args[call.Nr], call, arg)
 	})
 	c.Neutralised = len(neutralised)
 	return c
@@ -104,26 +104,4 @@ func (p *Plan) reachable(t *table, phase policy.Phase) syscalls.Set {
 		}
 	}
 	return s
-}
-
-// passes reports whether a call's rules let an argument of a CVE's gate through; true where nobody can tell.
-func (p *Plan) passes(call syscalls.Call, arg string) bool {
-	rules := p.tables[call.ABI].calls.Args[call.Nr]
-	registers, ok := cve.Registers(call, arg)
-	if arg == "" || !ok || len(rules) == 0 {
-		return true
-	}
-	for _, r := range registers {
-		ruled, met := false, false
-		for _, rule := range rules {
-			if rule.Index == r.Index {
-				ruled = true
-				met = met || r.Overlaps(rule.Mask, rule.Value)
-			}
-		}
-		if ruled && !met {
-			return false
-		}
-	}
-	return true
 }
