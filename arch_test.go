@@ -68,17 +68,26 @@ var layers = map[string][]string{
 	// What makes an engine call whittle, written to its configuration and taken back.
 	"internal/install": {"internal/engine/oci", "internal/hint", "internal/jsonedit"},
 
+	// Moving a service from one container to another: its listening sockets, or what arrives at the host for it.
+	"internal/traffic": {"internal/hint"},
+	"internal/gate":    {"internal/hint"},
+	"internal/renew":   {"internal/engine", "internal/engine/process", "internal/gate", "internal/hint", "internal/traffic", "internal/workload"},
+
+	// Time loops: what a hardened twin is and says, and when it takes production's place.
+	"internal/oracle": {"internal/workload"},
+	"internal/loop":   {"internal/oracle", "internal/policy", "internal/syscalls", "internal/workload"},
+
 	// Who answers for one supervised container: the plan decides, with what the kernel says of the caller.
 	"internal/ward": {"internal/judge", "internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},
 
 	// The daemon.
 	"internal/store": {"internal/hint", "internal/observe", "internal/policy", "internal/syscalls", "internal/workload"},
-	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/judge", "internal/observe", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
+	"internal/api":   {"internal/cve", "internal/engine", "internal/hint", "internal/judge", "internal/loop", "internal/observe", "internal/oracle", "internal/plan", "internal/policy", "internal/syscalls", "internal/workload"},
 	"internal/agent": {
 		"internal/api", "internal/corpus", "internal/cve", "internal/engine", "internal/engine/process", "internal/filter",
 		"internal/hint", "internal/holder", "internal/inject", "internal/judge", "internal/kernel", "internal/learn",
-		"internal/observe", "internal/origin", "internal/plan",
-		"internal/policy", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
+		"internal/loop", "internal/observe", "internal/oracle", "internal/origin", "internal/plan",
+		"internal/policy", "internal/renew", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
 		"internal/ward", "internal/workload",
 	},
 
@@ -96,7 +105,7 @@ var forTests = []string{"internal/testenv", "internal/engine/enginetest"}
 // pure packages do no I/O and read no clock: whatever they decide can be replayed from a file.
 var pure = []string{
 	"internal/syscalls", "internal/workload", "internal/observe", "internal/assoc", "internal/learn",
-	"internal/policy", "internal/cve", "internal/filter", "internal/plan", "internal/judge",
+	"internal/policy", "internal/cve", "internal/filter", "internal/plan", "internal/judge", "internal/oracle", "internal/loop",
 }
 
 // A name that says nothing collects everything.
