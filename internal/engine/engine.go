@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package engine is what Whittle asks of a container engine: which containers there are, and what each one is. It starts
-// no containers and decides nothing about them; each engine's adapter is a package below it.
+// Package engine is what Whittle asks of a container engine: which containers there are, what each one is, and (Maker) to
+// make one like another and to start and end it. It decides nothing about them; each engine's adapter is a package below it.
 package engine
 
 import (
