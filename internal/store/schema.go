@@ -104,6 +104,29 @@ CREATE TABLE supervised (
 ) STRICT;
 CREATE INDEX supervised_container ON supervised (engine, id, state);
 CREATE INDEX supervised_state ON supervised (state, seq);
+`, `
+-- No reference to workloads: an oracle may be set before anything was learned.
+CREATE TABLE oracles (
+	workload TEXT PRIMARY KEY,
+	spec     TEXT NOT NULL, -- JSON
+	updated  INTEGER NOT NULL
+) STRICT;
+
+-- How far each workload is between production and its oracle.
+CREATE TABLE loops (
+	workload TEXT PRIMARY KEY,
+	saved    TEXT NOT NULL, -- JSON
+	updated  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE loop_records (
+	workload TEXT NOT NULL,
+	id       INTEGER NOT NULL, -- 1, 2 … within the workload
+	started  INTEGER NOT NULL,
+	record   TEXT NOT NULL, -- JSON
+	PRIMARY KEY (workload, id)
+) STRICT;
+CREATE INDEX loop_records_started ON loop_records (started);
 `}
 
 func (s *Store) version(db *sql.DB) (v int, err error) {
