@@ -30,11 +30,22 @@ func origin(o Origin) Vote {
 	case Unknown:
 		return Vote{Stance: Against, Why: "where it was made from is not known" + why}
 	}
+	return Vote{Stance: Veto, Why: Injected(o)}
+}
+
+// Injected is why an instruction is not one of a program's own, or "".
+func Injected(o Origin) string {
+	if !o.Class.vetoed() {
+		return ""
+	}
 	what := injectedWord(o.Class)
 	if o.Path != "" {
 		what += " (" + o.Path + ")"
 	}
-	return Vote{Stance: Veto, Why: "injected code: made from " + what + why}
+	if o.Why != "" {
+		what += ": " + o.Why
+	}
+	return "injected code: made from " + what
 }
 
 // vetoed reports whether the memory is no place for a program's calls.

@@ -20,6 +20,12 @@ type Court struct {
 	Fleet func(syscalls.Call) judge.Fleet
 	// Park a call until a person has decided. False: nobody can be asked, and it is refused.
 	Park func(h supervise.Held, errno int32, c judge.Case) bool
+	// Loop parks a call that the panel does not let through until a time loop has found out about it. False: it is refused, and
+	// why says why there is no loop. nil: the workload has no oracle.
+	Loop func(h supervise.Held, errno int32, c judge.Case) (parked bool, why string)
+	// Reach is set for an oracle, which goes by its workload's policy: it decides about what that does not have, in the panel's
+	// place. It is not asked about what no loop ever learns.
+	Reach func(h supervise.Held, c judge.Case) (allow bool, why string)
 	// Aside does what takes longer than a worker may, which others wait for: it is done soon, and one at a time for each
 	// container. False: too much of this container's is to be done already. nil: everything is done at once.
 	Aside func(func()) bool
@@ -144,7 +150,15 @@ func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bo
 		c.Evidence.Fleet = w.court.Fleet(x.held.Call)
 	}
 	c.Decision = x.orders.Panel.Decide(c.Question, c.Evidence)
-	parked := false
+	if w.court.Reach != nil {
+		return w.reach(x, c)
+	}
+	parked, loopless := false, ""
+	if c.Decision.Verdict < judge.Once {
+		if parked, loopless = w.loop(x, c); parked {
+			return supervise.Verdict{Later: true, Errno: x.answer.Errno} // its case is told when the loop has ended
+		}
+	}
 	if c.Decision.Verdict == judge.Ask {
 		if parked = x.mode == Enforce && w.court.Park(x.held, x.answer.Errno, c); !parked {
 			c.Decision.Verdict = judge.Refuse
@@ -154,7 +168,7 @@ func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bo
 	if parked {
 		return supervise.Verdict{Later: true, Errno: x.answer.Errno}
 	}
-	x.answer.Why += "; the panel: " + c.Decision.Why
+	x.answer.Why += "; the panel: " + c.Decision.Why + loopless
 	allow := c.Decision.Verdict >= judge.Once
 	if allow {
 		x.answer.Errno = 0
