@@ -86,6 +86,10 @@ corpus: ## record real services again, for the judges' rules (root; installs the
 eval-judges: build ## evaluate the panel of judges with real services and attacks, into docs/judges.md (root; half an hour)
 	@go run ./testbed/evaljudges -whittle $(BIN)/whittle
 
+.PHONY: eval-renew
+eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; ten minutes)
+	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (5s)
 	$(STAGE) fuzz scripts/fuzz
