@@ -48,6 +48,7 @@ func (s *Server) superviseRoutes(mux *http.ServeMux) {
 		j.By = cmp.Or(j.By, by.Name())
 		return b.Settle(ctx, by, j)
 	}, Judgement.check))
+	s.oracleRoutes(mux)
 }
 
 func notSupervising() error {
