@@ -76,6 +76,8 @@ var layers = map[string][]string{
 	// Time loops: what a hardened twin is and says, and when it takes production's place.
 	"internal/oracle": {"internal/workload"},
 	"internal/loop":   {"internal/oracle", "internal/policy", "internal/syscalls", "internal/workload"},
+	// The same two as systemd units, of which one runs at a time.
+	"internal/units": {"internal/hint"},
 
 	// Who answers for one supervised container: the plan decides, with what the kernel says of the caller.
 	"internal/ward": {"internal/judge", "internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},
