@@ -23,7 +23,9 @@ type Debian struct {
 	Packages []string
 	// Follow adds the dependencies, and theirs, whose names match: "^redis". Nil follows none.
 	Follow *regexp.Regexp
-	files  map[string]image.File
+	// Also are files of this machine beside the packages', at the same paths.
+	Also  []string
+	files map[string]image.File
 }
 
 // unneeded is most of a package's size, and no service reads it.
@@ -75,6 +77,11 @@ func (d *Debian) Files(ctx context.Context) ([]image.File, error) {
 		if !filepath.IsAbs(name) || name == "/." || unneeded.MatchString(name) {
 			continue
 		}
+		if err := d.add(name); err != nil {
+			return nil, fmt.Errorf("collect packages: %w", err)
+		}
+	}
+	for _, name := range d.Also {
 		if err := d.add(name); err != nil {
 			return nil, fmt.Errorf("collect packages: %w", err)
 		}

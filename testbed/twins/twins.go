@@ -28,11 +28,12 @@ type Twin struct {
 	Kind               string // of the oracle, as `whittle oracle set` names it
 	Port               int    // that it listens on unless it is told another
 
-	program string // this machine's copy of production's program, which exploits read addresses from
-	command func(port int) []string
-	talk    load.Talk
-	rare    load.Talk
-	exploit []Exploit
+	// This machine's copies of the programs, where they are built here: exploits read addresses from production's.
+	program, hardened string
+	command           func(port int) []string
+	talk              load.Talk
+	rare              load.Talk
+	exploit           []Exploit
 }
 
 // Exploit makes a service execute a shell, where nothing stops it.
@@ -47,7 +48,9 @@ type Exploit struct {
 func (t Twin) Command(port int) []string { return t.command(port) }
 
 // Target is where a client in this network finds it.
-func (t Twin) Target(port int) load.Target { return load.Target{Addr: fmt.Sprintf("127.0.0.1:%d", port)} }
+func (t Twin) Target(port int) load.Target {
+	return load.Target{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+}
 
 // Talk is an ordinary request.
 func (t Twin) Talk() load.Talk { return t.talk }
