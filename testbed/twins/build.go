@@ -5,11 +5,7 @@ package twins
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,36 +15,6 @@ import (
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/testbed"
 )
-
-// cached makes a file below the directory unless it was made before from the same: what it is made from is in its name. It is
-// written under another name first, so that who is killed leaves nothing that looks whole.
-func cached(dir, name string, from []string, make func(path string) error) (string, error) {
-	sum := sha256.New()
-	for _, part := range from {
-		fmt.Fprintf(sum, "%d:%s", len(part), part)
-	}
-	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	work, err := os.MkdirTemp(dir, name+".")
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	defer os.RemoveAll(work)
-	made := filepath.Join(work, name)
-	if err := make(made); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	// Another process may have been faster; a directory that is not empty is not replaced.
-	if err := os.Rename(made, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	return path, nil
-}
 
 // compiler and its version, so that another one builds again.
 func compiler(ctx context.Context) (string, error) {

@@ -7,7 +7,4 @@ import (
 	"errors"
 )
 
-func memcached(context.Context, string) (Twin, error) {
-	return Twin{}, errors.New("memcached: not built yet")
-}
 func flask(context.Context, string) (Twin, error) { return Twin{}, errors.New("flask: not built yet") }

@@ -86,10 +86,16 @@ func (t Twin) load(ctx context.Context, run func(context.Context, ...string) (st
 }
 
 // Vulnd is a small HTTP server with a stack overflow and a use after free. The directory keeps what is built.
-func Vulnd(ctx context.Context, dir string) (Twin, error) { return vulnd(ctx, dir) }
+func Vulnd(ctx context.Context, dir string) (Twin, error) {
+	return alone(ctx, dir, vulnd)
+}
 
 // Memcached is built from the distribution's source, with and without a sanitizer.
-func Memcached(ctx context.Context, dir string) (Twin, error) { return memcached(ctx, dir) }
+func Memcached(ctx context.Context, dir string) (Twin, error) {
+	return alone(ctx, dir, memcached)
+}
 
 // Flask is an application on gunicorn that evaluates what it is sent.
-func Flask(ctx context.Context, dir string) (Twin, error) { return flask(ctx, dir) }
+func Flask(ctx context.Context, dir string) (Twin, error) {
+	return alone(ctx, dir, flask)
+}
