@@ -5,16 +5,25 @@ package renew
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/hint"
 )
 
-// ErrBusy means that a renewal of the container is under way.
-var ErrBusy = errors.New("the container is being renewed")
+var (
+	// ErrBusy means that a renewal of the container is under way.
+	ErrBusy = errors.New("the container is being renewed")
+	// ErrUnfinished means that one was killed on the way, and must be finished or undone first.
+	ErrUnfinished = errors.New("an earlier renewal of the container was cut off")
+	// ErrRefused means that the plan has no strategy.
+	ErrRefused = errors.New("it cannot be renewed")
+)
 
-// ErrRefused means that the plan has no strategy.
-var ErrRefused = errors.New("it cannot be renewed")
+// DefaultDir of the journals.
+const DefaultDir = "/var/lib/whittle/renew"
 
 // Runner makes renewals. Its fields are set before the first one.
 type Runner struct {
@@ -22,20 +31,70 @@ type Runner struct {
 	Dir    string           // of the journals; it is made when there is none
 	Tell   func(Done)       // each step, when it begins and when it has ended; may be nil
 	Now    func() time.Time // nil: time.Now
-}
-
-// Plan says how a renewal would be made, and changes nothing.
-func (r *Runner) Plan(ctx context.Context, q Request) (Plan, error) {
-	return Plan{}, errors.New("not written yet")
+	// Keep leaves the journal of a renewal that has ended until Recover has returned its result, or Forget is called: for
+	// those who may not be there any more when it ends.
+	Keep bool
 }
 
 // Run a renewal to its end. What became of it is in the Result, a rollback too; an error means that nothing was changed, or
 // that it is not known what holds. A ctx that is done before the successor was given the traffic means going back.
 func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
-	return Result{}, errors.New("not written yet")
+	b, plan, err := r.plan(ctx, q)
+	if err != nil {
+		return Result{}, err
+	}
+	if plan.Strategy == "" {
+		return Result{}, hint.Add(fmt.Errorf("%w: %s", ErrRefused, plan.Refused), plan.Hint)
+	}
+	successor, err := r.successor(ctx, q, b)
+	if err != nil {
+		return Result{}, err
+	}
+	j, err := begin(r.Dir, header{
+		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Old: b.ID, New: successor, NetNS: b.NetworkKept,
+	})
+	switch {
+	case errors.Is(err, ErrUnfinished):
+		return Result{}, hint.Add(err, "finish or undo it first: sudo whittle renew --recover")
+	case errors.Is(err, ErrBusy):
+		return Result{}, hint.Add(err, "wait for it to end")
+	case err != nil:
+		return Result{}, err
+	}
+	p := &passage{Runner: r, journal: j, began: time.Now(), result: Result{
+		ID: j.head.ID, Container: b.Name, Predecessor: b.ID, Strategy: plan.Strategy, Warnings: plan.Warnings,
+	}}
+	if q.Successor != "" {
+		p.result.Successor, p.successor = successor, successor
+	}
+	if p.old, err = process.Open(b.PID); err != nil {
+		return Result{}, errors.Join(fmt.Errorf("watch the predecessor: %w", err), j.remove())
+	}
+	p.run(ctx, plan.Steps)
+	return p.end()
 }
 
-// Recover finishes or undoes what killed processes left. It may be called at any time, also again.
-func (r *Runner) Recover(ctx context.Context) ([]Result, error) {
-	return nil, errors.New("not written yet")
+// successor is what it is found by before it is made: the id of an existing one, or the name of one to be made.
+func (r *Runner) successor(ctx context.Context, q Request, b engine.Blueprint) (string, error) {
+	if q.Successor == "" {
+		return newName(b.Name, "new"), nil
+	}
+	c, err := r.Engine.Inspect(ctx, q.Successor)
+	if err != nil {
+		return "", fmt.Errorf("find the successor: %w", err)
+	}
+	return c.ID, nil
+}
+
+func (r *Runner) now() time.Time {
+	if r.Now == nil {
+		return time.Now()
+	}
+	return r.Now()
+}
+
+func (r *Runner) tell(d Done) {
+	if r.Tell != nil {
+		r.Tell(d)
+	}
 }

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package renew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/gate"
+	"github.com/whittle-sec/whittle/internal/traffic"
+)
+
+// What each step does. The note of a step is for who watches.
+
+const (
+	// settle is for how long what the predecessor has not accepted yet is waited for, before it is stopped. What is left in
+	// its queue then goes to the next socket.
+	settle = 200 * time.Millisecond
+	// glance is the least time between two looks at something that changes.
+	glance = 3 * time.Millisecond
+)
+
+func (p *passage) create(ctx context.Context) (string, error) {
+	c := p.head.Request.Changes
+	c.Name = p.head.New
+	var id string
+	err := p.ask(ctx, func(ctx context.Context) (err error) {
+		id, err = p.Engine.Make(ctx, p.head.Old, c)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	p.successor, p.result.Successor = id, id
+	return p.head.New, p.add(entry{Made: id})
+}
+
+func (p *passage) initialise(ctx context.Context) (string, error) {
+	i, ok := p.Engine.(engine.Initializer)
+	if !ok {
+		return "", errors.New("the engine cannot")
+	}
+	return "", p.ask(ctx, func(ctx context.Context) error { return i.Init(ctx, p.successor) })
+}
+
+// form a line, in which new connections still go to the predecessor.
+func (p *passage) form(ctx context.Context) (string, error) {
+	return "", p.stand(ctx, p.head.Old)
+}
+
+// stand beside the sockets of a container that runs.
+func (p *passage) stand(ctx context.Context, id string) error {
+	c, err := p.Engine.Inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	if p.ns, err = traffic.OpenNetNS(c.PID); err != nil {
+		return err
+	}
+	if p.owner, _, err = traffic.ListenersOf(processes(c), p.ns); err != nil {
+		return err
+	}
+	if p.line, err = traffic.Form(p.ns, p.owner); err != nil {
+		return err
+	}
+	p.shared, err = traffic.Share(p.ns, p.owner.Ports())
+	return err
+}
+
+func (p *passage) hold(ctx context.Context) (string, error) {
+	p.shut = time.Now()
+	return "", p.line.Hold()
+}
+
+// shutGate for the published ports, and for who comes to the container's own addresses.
+func (p *passage) shutGate(ctx context.Context) (string, error) {
+	b, err := p.Engine.Blueprint(ctx, p.head.Old)
+	if err != nil {
+		return "", err
+	}
+	var to []gate.Destination
+	for _, port := range b.Ports {
+		if port.Protocol == "tcp" {
+			to = append(to, gate.Destination{Addr: port.HostIP, Port: port.HostPort})
+		}
+	}
+	for _, a := range b.Addresses {
+		for _, l := range p.head.Plan.Ports {
+			to = append(to, gate.Destination{Addr: a, Port: l.Port()})
+		}
+	}
+	if len(to) == 0 {
+		return "nothing arrives from the host", nil
+	}
+	p.shut = time.Now()
+	// The gate outlives the step's context: it is opened by turn, or by letGo.
+	p.gate, err = gate.Shut(context.WithoutCancel(ctx), to)
+	return fmt.Sprintf("%d destinations", len(to)), err
+}
+
+// stop the predecessor. Our descriptors of its sockets go first: as long as there is one, what waits in a socket stays in it.
+func (p *passage) stop(ctx context.Context) (string, error) {
+	if p.shut.IsZero() && p.line == nil {
+		p.shut = time.Now() // nothing waits, but nothing is served either
+	}
+	if p.owner != nil {
+		p.settle(ctx)
+		err := p.owner.Close()
+		p.owner = nil
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", p.halt(ctx, p.head.Old, p.head.Plan.Drain)
+}
+
+// settle gives the predecessor time to accept what is in its queues.
+func (p *passage) settle(ctx context.Context) {
+	for end := time.Now().Add(settle); time.Now().Before(end); pause(ctx, glance) {
+		if n, err := traffic.Waiting(p.owner); err != nil || n == 0 {
+			return
+		}
+	}
+}
+
+func (p *passage) start(ctx context.Context) (string, error) {
+	p.deadline = time.Now().Add(p.head.Plan.Patience)
+	return "", p.launch(ctx, p.successor)
+}
+
+// turn gives the successor what waits, and what comes.
+func (p *passage) turn(ctx context.Context) (string, error) {
+	switch {
+	case p.line != nil:
+		if err := p.line.Turn(); err != nil {
+			return "", err
+		}
+	case p.gate != nil:
+		held, dropped := p.gate.Waited()
+		err := p.gate.Open()
+		p.gate = nil
+		p.result.Held = int(min(held, 1<<30))
+		if err != nil {
+			return "", err
+		}
+		p.gapEnds()
+		if dropped > 0 {
+			return fmt.Sprintf("%d connections waited; %d packets were dropped, and are sent again by their senders", held, dropped), nil
+		}
+		return fmt.Sprintf("%d connections waited", held), nil
+	}
+	p.gapEnds()
+	return "", nil
+}
+
+func (p *passage) release(ctx context.Context) (string, error) {
+	line, shared := p.line, p.shared
+	p.line, p.shared = nil, nil
+	var err error
+	if shared != nil {
+		err = shared.Close()
+	}
+	if line == nil {
+		return "", err
+	}
+	if failed := line.Release(ctx); failed != nil {
+		return "", errors.Join(failed, line.Close(), err)
+	}
+	return "", err
+}
+
+// away with the predecessor's name. One that its engine removed when it ended has none.
+func (p *passage) away(ctx context.Context) (string, error) {
+	name := newName(p.head.Plan.Container, "old")
+	err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Rename(ctx, p.head.Old, name) })
+	if errors.Is(err, engine.ErrUnknownContainer) {
+		return "it is gone", nil
+	}
+	return name, err
+}
+
+func (p *passage) rename(ctx context.Context) (string, error) {
+	name := p.head.Plan.Container
+	return name, p.ask(ctx, func(ctx context.Context) error { return p.Engine.Rename(ctx, p.successor, name) })
+}
+
+func (p *passage) removeOld(ctx context.Context) (string, error) {
+	return "", p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, p.head.Old) })
+}
+
+// pause, or less if ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package renew
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/gate"
+	"github.com/whittle-sec/whittle/internal/hint"
+	"github.com/whittle-sec/whittle/internal/traffic"
+)
+
+// Plan says how a renewal would be made, and changes nothing.
+func (r *Runner) Plan(ctx context.Context, q Request) (Plan, error) {
+	_, plan, err := r.plan(ctx, q)
+	return plan, err
+}
+
+func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, error) {
+	if err := q.check(); err != nil {
+		return engine.Blueprint{}, Plan{}, err
+	}
+	b, err := r.Engine.Blueprint(ctx, q.Container)
+	if err != nil {
+		return b, Plan{}, fmt.Errorf("see what %s is made of: %w", q.Container, err)
+	}
+	var f Facts
+	if b.State.Alive() {
+		if f, err = r.facts(b); err != nil {
+			return b, Plan{}, fmt.Errorf("see what %s listens on: %w", q.Container, err)
+		}
+	}
+	if q.Successor != "" {
+		s, err := r.Engine.Blueprint(ctx, q.Successor)
+		if err != nil {
+			return b, Plan{}, fmt.Errorf("see what %s is made of: %w", q.Successor, err)
+		}
+		f.Successor = &s
+	}
+	return b, Choose(b, f, q), nil
+}
+
+// check what can be wrong with a request by itself.
+func (q Request) check() error {
+	known := slices.Contains(Strategies, q.Strategy) || q.Strategy == ""
+	switch {
+	case q.Container == "":
+		return fmt.Errorf("no container is named")
+	case !known:
+		return hint.Add(fmt.Errorf("unknown strategy %q", q.Strategy), "it is one of overlap, hold, gate, restart")
+	case !slices.Contains([]Writers{WritersGuessed, WritersOne, WritersMany}, q.Writers):
+		return hint.Add(fmt.Errorf("unknown number of writers %q", q.Writers), "it is one or many")
+	case !slices.Contains([]Retire{RetireRemove, RetireKeep}, q.Retire):
+		return fmt.Errorf("unknown way to retire the predecessor %q", q.Retire)
+	case q.Drain < 0 || q.Patience < 0:
+		return fmt.Errorf("a time is negative")
+	case q.Ready.HTTP != "" && q.Ready.HTTP[0] != '/':
+		return hint.Add(fmt.Errorf("the path %q does not begin with a slash", q.Ready.HTTP), "give the path only: /healthz")
+	case q.Changes.Name != "":
+		return fmt.Errorf("a successor's name is chosen by the renewal")
+	}
+	return nil
+}
+
+// facts of a container that runs.
+func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
+	var f Facts
+	_, f.Inits = r.Engine.(engine.Initializer)
+	ns, err := traffic.OpenNetNS(b.PID)
+	if err != nil {
+		return f, err
+	}
+	defer ns.Close()
+	listeners, unmovable, err := traffic.ListenersOf(processes(b.Container), ns)
+	if err != nil {
+		return f, err
+	}
+	defer listeners.Close()
+	f.Listeners, f.Unmovable = listeners.Ports(), unmovable
+	f.Inherited = inherited(b.PID)
+	if err := traffic.Supported(); err != nil {
+		f.NoTraffic = err.Error()
+	}
+	if f.Gate, err = gate.Supported(); err != nil {
+		f.NoGate = err.Error()
+	}
+	return f, nil
+}
+
+// inherited tells whether a service manager gave sockets to a process: what it was started with says so.
+func inherited(pid int) bool {
+	file, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, 256<<10))
+	if err != nil {
+		return false
+	}
+	for word := range bytes.SplitSeq(text, []byte{0}) {
+		if n, ok := bytes.CutPrefix(word, []byte("LISTEN_FDS=")); ok && string(n) != "0" && len(n) > 0 {
+			return true
+		}
+	}
+	return false
+}

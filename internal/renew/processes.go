@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package renew
+
+import (
+	"bytes"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/process"
+)
+
+// maxProcesses of a container that are looked at, and maxGroups below its cgroup: a fork bomb is not waited for.
+const maxProcesses, maxGroups = 1 << 14, 1 << 10
+
+// processes of a container: those of its cgroup, or where it has none of its own (rootless engines) the descendants of its
+// first one. Those that end meanwhile do no harm: what is read of them is checked where it is used.
+func processes(c engine.Container) []int {
+	if c.PID <= 0 {
+		return nil
+	}
+	if c.CgroupID > 1 {
+		if pids := inGroup(c.PID); len(pids) > 0 {
+			return pids
+		}
+	}
+	return descendants(c.PID)
+}
+
+func inGroup(pid int) (pids []int) {
+	p, err := process.Open(pid)
+	if err != nil {
+		return nil
+	}
+	defer p.Close()
+	dir, err := p.CgroupDir()
+	if err != nil || dir == "" {
+		return nil
+	}
+	groups := 0
+	_ = filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error { // groups end while they are walked
+		if err != nil || !entry.IsDir() {
+			return nil
+		}
+		if groups++; groups > maxGroups || len(pids) > maxProcesses {
+			return filepath.SkipAll
+		}
+		pids = append(pids, numbers(filepath.Join(name, "cgroup.procs"))...)
+		return nil
+	})
+	return pids
+}
+
+// descendants by the kernel's lists of children (CONFIG_PROC_CHILDREN, which CRIU needs and every distribution has).
+func descendants(pid int) []int {
+	all := []int{pid}
+	for i := 0; i < len(all) && len(all) < maxProcesses; i++ {
+		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(all[i]) + "/task")
+		if err != nil {
+			continue
+		}
+		for _, task := range tasks {
+			all = append(all, numbers("/proc/"+strconv.Itoa(all[i])+"/task/"+task.Name()+"/children")...)
+		}
+	}
+	return all
+}
+
+// numbers in a file of /proc or of a cgroup; none when it is gone.
+func numbers(name string) (all []int) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, 1<<20))
+	if err != nil {
+		return nil
+	}
+	for word := range bytes.FieldsSeq(text) {
+		if n, err := strconv.Atoi(string(word)); err == nil && n > 0 {
+			all = append(all, n)
+		}
+	}
+	return all
+}
