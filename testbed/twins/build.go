@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/image"
@@ -45,6 +46,8 @@ type contents struct {
 	packages []string
 	follow   string
 	files    []image.File
+	// compiled are modules whose Python files, and those of what they import, come with their bytecode.
+	compiled []string
 	// programs are files of ours that need libraries, by their paths in the image.
 	programs map[string]string
 }
@@ -57,7 +60,7 @@ func bake(ctx context.Context, dir string, config image.Config, c contents) (Ima
 	}
 	base := strings.NewReplacer("localhost/", "", ":", "-").Replace(config.Name)
 	path, err := cached(dir, base, from, func(path string) error {
-		files, err := c.collect(ctx)
+		files, err := c.collect(ctx, filepath.Dir(path))
 		if err != nil {
 			return err
 		}
@@ -80,7 +83,7 @@ func bake(ctx context.Context, dir string, config image.Config, c contents) (Ima
 
 // identity is everything that the image depends on, but for the distribution's own files: their packages' versions stand for them.
 func (c contents) identity(ctx context.Context, config image.Config) ([]string, error) {
-	out := []string{fmt.Sprintf("%+v", config), c.follow}
+	out := []string{fmt.Sprintf("%+v", config), c.follow, bytecodeScript, fmt.Sprint(c.compiled)}
 	for _, f := range c.files {
 		out = append(out, f.Path, f.Mode.String(), string(f.Data), f.Link, f.Source)
 	}
@@ -94,12 +97,13 @@ func (c contents) identity(ctx context.Context, config image.Config) ([]string, 
 	return append(out, versions), nil
 }
 
-func (c contents) collect(ctx context.Context) ([]image.File, error) {
+// collect the files. The directory is for what has to be there until they are written.
+func (c contents) collect(ctx context.Context, work string) ([]image.File, error) {
 	d := testbed.Debian{Packages: c.packages}
 	if c.follow != "" {
 		d.Follow = regexp.MustCompile(c.follow)
 	}
-	more := c.files
+	more := slices.Clone(c.files)
 	for path, source := range c.programs {
 		libraries, err := output(ctx, "", "ldd", source)
 		if err != nil {
@@ -116,6 +120,11 @@ func (c contents) collect(ctx context.Context) ([]image.File, error) {
 		}
 		more = append(more, f)
 	}
+	bytecode, err := bytecode(ctx, work, c.compiled)
+	if err != nil {
+		return nil, err
+	}
+	more = append(more, bytecode...)
 	files, err := d.Files(ctx)
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func run(t *testing.T, e *testbed.Env, twin Twin, img Image, flags ...string) co
 func TestContainers(t *testing.T) {
 	testenv.NeedPodman(t)
 	testenv.NeedGCC(t)
-	testenv.NeedTool(t, "apt-get", "dpkg-source", "make", "memcached")
+	testenv.NeedTool(t, "apt-get", "dpkg-source", "make", "memcached", "gunicorn")
 	e := bedtest.Up(t, "")
 	for _, build := range []func(context.Context, string) (Twin, error){Vulnd, Memcached, Flask} {
 		twin := built(t, build)

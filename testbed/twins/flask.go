@@ -31,6 +31,7 @@ func flask(ctx context.Context, dir string) (Twin, error) {
 	config.Env = []string{"LANG=C.UTF-8"}
 	made, err := bake(ctx, dir, config, contents{
 		packages: []string{"python3-flask", "gunicorn", "dash", "netbase", "media-types"}, follow: `^(python3|libpython3|gunicorn)`,
+		compiled: []string{"flask", "gunicorn.app.wsgiapp", "gunicorn.arbiter", "gunicorn.workers.sync", "gunicorn.glogging"},
 		files: []image.File{
 			image.Dir("srv", 0o755), image.Dir("srv/templates", 0o755),
 			image.Data("srv/app.py", 0o644, flaskApp), image.Data("srv/templates/page.html", 0o644, flaskPage),
