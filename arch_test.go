@@ -58,13 +58,15 @@ var layers = map[string][]string{
 	"internal/engine":    {"internal/hint", "internal/workload"},
 	// What the kernel says of a process, for whoever is given a pid.
 	"internal/engine/process": {"internal/engine", "internal/hint"},
+	// Whether a container is like the one it was made like.
+	"internal/engine/likeness": {"internal/engine", "internal/workload"},
 	// How an engine's socket is spoken to, for the adapters of those that have one.
 	"internal/engine/sockethttp": {"internal/engine", "internal/hint", "internal/workload"},
 
 	// Adapters: each knows the engine it adapts and what we ask of one, and no sibling.
 	"internal/engine/oci":    {"internal/engine", "internal/engine/process", "internal/hint", "internal/jsonedit", "internal/workload"},
-	"internal/engine/podman": {"internal/engine", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
-	"internal/engine/docker": {"internal/engine", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
+	"internal/engine/podman": {"internal/engine", "internal/engine/likeness", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
+	"internal/engine/docker": {"internal/engine", "internal/engine/likeness", "internal/engine/process", "internal/engine/sockethttp", "internal/hint", "internal/workload"},
 	// What makes an engine call whittle, written to its configuration and taken back.
 	"internal/install": {"internal/engine/oci", "internal/hint", "internal/jsonedit"},
 
@@ -77,7 +79,7 @@ var layers = map[string][]string{
 	"internal/oracle": {"internal/workload"},
 	"internal/loop":   {"internal/oracle", "internal/policy", "internal/syscalls", "internal/workload"},
 	// The same two as systemd units, of which one runs at a time.
-	"internal/units": {"internal/hint"},
+	"internal/units": {"internal/hint", "internal/workload"},
 
 	// Who answers for one supervised container: the plan decides, with what the kernel says of the caller.
 	"internal/ward": {"internal/judge", "internal/kernel", "internal/observe", "internal/plan", "internal/policy", "internal/supervise", "internal/syscalls", "internal/workload"},

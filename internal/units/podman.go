@@ -103,14 +103,13 @@ func (c Container) check() error {
 type Containers struct {
 	Production, Oracle Container
 	Longest            time.Duration // as in Pair
-	PerHour            int
 }
 
 func (c Containers) pair() (p Pair, err error) {
 	if c.Oracle.Name != c.Production.Name+Suffix {
 		return p, fmt.Errorf("the oracle of %q is called %q, and not %q", c.Production.Name, c.Production.Name+Suffix, c.Oracle.Name)
 	}
-	p = Pair{Name: c.Production.Name, Longest: c.Longest, PerHour: c.PerHour}
+	p = Pair{Name: c.Production.Name, Longest: c.Longest}
 	if p.Production, err = c.Production.Service(); err != nil {
 		return p, fmt.Errorf("write production: %w", err)
 	}

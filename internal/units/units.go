@@ -15,10 +15,15 @@ import (
 // Suffix of the oracle's name.
 const Suffix = "-oracle"
 
+// header of each file; Ours finds it again.
+const header = "Written by whittle oracle unit: what is changed here is lost when it is written again."
+
+// Ours tells whether a file that is there was written by this package, so that nobody's own unit is overwritten.
+func Ours(text string) bool { return strings.HasPrefix(text, "# "+header+"\n") }
+
 // Unset fields of a Pair.
 const (
 	defaultLongest = 5 * time.Minute
-	defaultPerHour = 12
 	defaultStart   = 90 * time.Second
 	defaultStop    = 10 * time.Second
 	// What systemd waits beyond the container's own time to stop, for Podman to do so and to remove it.
@@ -32,8 +37,6 @@ type Pair struct {
 	// Longest time that the oracle runs; then production comes back, whoever asked for the oracle and whatever became of
 	// them. Unset: five minutes.
 	Longest time.Duration
-	// PerHour is how often the oracle starts at most. Unset: 12.
-	PerHour int
 }
 
 // Service is one side of a Pair. Commands are lists of words, the first an absolute path. They are data: what systemd would
@@ -73,7 +76,7 @@ func (p Pair) Files() ([]File, error) {
 		{p.Name + Suffix, p.Oracle, p.oracle},
 	} {
 		w := &writer{}
-		w.comment("Written by whittle oracle unit: what is changed here is lost when it is written again.")
+		w.comment(header)
 		w.section("Unit")
 		side.write(w)
 		w.commands(side.service)
@@ -96,11 +99,8 @@ func (p *Pair) complete() error {
 	if p.Longest == 0 {
 		p.Longest = defaultLongest
 	}
-	if p.PerHour == 0 {
-		p.PerHour = defaultPerHour
-	}
-	if p.Longest < time.Second || p.PerHour < 1 {
-		return fmt.Errorf("an oracle for %v, %d times an hour: neither may be less than one", p.Longest, p.PerHour)
+	if p.Longest < time.Second {
+		return fmt.Errorf("an oracle for %v: it needs a second at least", p.Longest)
 	}
 	for _, s := range []*Service{&p.Production, &p.Oracle} {
 		if s.StartWithin <= 0 {
@@ -137,8 +137,8 @@ func (p Pair) production(w *writer) {
 	p.timeouts(w, p.Production)
 }
 
-// oracle brings production back however it ends: OnFailure= covers what never ran (no image, too many starts) and so has
-// no ExecStopPost=, and ExecStopPost= what ended in good order.
+// oracle brings production back however it ends: OnFailure= covers what never ran (a dependency that is missing) and so
+// has no ExecStopPost=, and ExecStopPost= what ended in good order.
 func (p Pair) oracle(w *writer) {
 	production := p.Name + ".service"
 	w.set("Description", p.Name+", hardened: whittle's oracle")
@@ -147,9 +147,9 @@ func (p Pair) oracle(w *writer) {
 	w.set("After", "network-online.target")
 	w.set("Wants", "network-online.target")
 	w.set("OnFailure", production)
-	w.comment("Should whittle's own limit fail. Beyond it a start fails, and production comes back.")
-	w.set("StartLimitIntervalSec", "1h")
-	w.set("StartLimitBurst", fmt.Sprint(p.PerHour))
+	w.comment("A limit would be met when production has ended already, and then nothing would bring it back: a unit that had",
+		"failed before and may not start again does not fail once more. Whittle limits how often it asks.")
+	w.set("StartLimitIntervalSec", "0")
 	w.section("Service")
 	w.set("Restart", "no")
 	w.comment("Should nobody ask for production's return.")

@@ -49,8 +49,7 @@ func (w *writer) commands(s Service) {
 	} else {
 		w.set("Type", "exec")
 	}
-	w.comment("A container that is asked to end says so with its status: that is no failure.")
-	w.set("SuccessExitStatus", "143")
+	w.success()
 	for _, key := range slices.Sorted(maps.Keys(s.Environment)) {
 		w.environment(key, s.Environment[key])
 	}
@@ -68,6 +67,9 @@ func (w *writer) commands(s Service) {
 		w.exec("ExecStopPost", "-", c)
 	}
 }
+
+// success is also what a container says that was asked to end (SIGTERM).
+func (w *writer) success() { w.set("SuccessExitStatus", "143") }
 
 // exec writes a command.
 func (w *writer) exec(key, prefix string, command []string) {
