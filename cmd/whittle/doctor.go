@@ -60,6 +60,8 @@ func checks(podmanSocket string) []check {
 		{"containerd calls whittle", false, checkCalls("containerd")},
 		{"agent", false, checkAgent},
 		{"holder", false, checkHolder},
+		{"renewal without refused connections", false, checkTraffic},
+		{"renewal of private networks", false, checkGate},
 		{"systemd keeps listeners", false, checkFDStore},
 		{"group whittle", false, checkGroup},
 	}

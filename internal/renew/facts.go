@@ -24,7 +24,7 @@ func (r *Runner) Plan(ctx context.Context, q Request) (Plan, error) {
 }
 
 func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, error) {
-	if err := q.check(); err != nil {
+	if err := q.Check(); err != nil {
 		return engine.Blueprint{}, Plan{}, err
 	}
 	b, err := r.Engine.Blueprint(ctx, q.Container)
@@ -47,8 +47,8 @@ func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, e
 	return b, Choose(b, f, q), nil
 }
 
-// check what can be wrong with a request by itself.
-func (q Request) check() error {
+// Check what can be wrong with a request by itself.
+func (q Request) Check() error {
 	known := slices.Contains(Strategies, q.Strategy) || q.Strategy == ""
 	switch {
 	case q.Container == "":
