@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Evalloops measures time loops: services that were never learned from start under an empty policy, are asked, attacked and
+// asked again, with no operator; and what they serve afterwards is compared with what they serve unprotected, and with what
+// their hardened twins serve. It is run by `make eval-loops`, as root, and writes docs/benchmarks-loops.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/whittle-sec/whittle/testbed/twins"
+)
+
+type options struct {
+	only    string
+	whittle string
+	report  string
+	cache   string
+	settle  time.Duration
+	rounds  int
+	round   time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.only, "only", "vulnd,memcached,flask", "services, by commas")
+	flag.StringVar(&o.whittle, "whittle", "bin/whittle", "the program")
+	flag.StringVar(&o.report, "report", "docs/benchmarks-loops.md", "the report; empty for none")
+	flag.StringVar(&o.cache, "cache", ".cache/twins", "where what is built is kept")
+	flag.DurationVar(&o.settle, "settle", 30*time.Second, "without a loop, after which a service has converged")
+	flag.IntVar(&o.rounds, "rounds", 7, "of throughput, for each of the three")
+	flag.DurationVar(&o.round, "round", 3*time.Second, "of throughput")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "eval-loops: error:", err)
+		os.Exit(1)
+	}
+}
+
+var makers = map[string]func(context.Context, string) (twins.Twin, error){
+	"vulnd": twins.Vulnd, "memcached": twins.Memcached, "flask": twins.Flask,
+}
+
+func run(ctx context.Context, o options) (err error) {
+	cache, err := filepath.Abs(o.cache)
+	if err != nil {
+		return err
+	}
+	var all []*trial
+	for _, name := range strings.Split(o.only, ",") {
+		make, ok := makers[name]
+		if !ok {
+			return fmt.Errorf("no service %q", name)
+		}
+		twin, err := make(ctx, cache)
+		if err != nil {
+			return fmt.Errorf("build %s: %w", name, err)
+		}
+		t := &trial{options: o, twin: twin}
+		all = append(all, t)
+		if err := t.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if o.report == "" {
+		return nil
+	}
+	return os.WriteFile(o.report, []byte(report(all)), 0o644)
+}
+
+// run a trial in a bed of its own.
+func (t *trial) run(ctx context.Context) (err error) {
+	if t.bed, err = newBed(ctx, t.whittle); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.bed.close()) }()
+	for _, step := range []func(context.Context) error{t.prepare, t.converge, t.attack, t.compare} {
+		if err := step(ctx); err != nil {
+			return errors.Join(err, t.bed.explain())
+		}
+	}
+	return nil
+}
