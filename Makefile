@@ -76,7 +76,7 @@ generated: ## are generated files what their sources give
 
 .PHONY: generate
 generate: ## rebuild the checked-in BPF objects (clang)
-	@go generate ./internal/kernel/...
+	@go generate ./internal/kernel/... ./internal/traffic/...
 
 .PHONY: corpus
 corpus: ## record real services again, for the judges' rules (root; installs their packages)
