@@ -43,13 +43,15 @@ func flask(ctx context.Context, dir string) (Twin, error) {
 	t := Twin{Name: "flask", Kind: "audit-python", Port: 8000, Production: made, Oracle: made,
 		command: func(port int) []string { return []string{"--bind", fmt.Sprintf("127.0.0.1:%d", port), "app:app"} },
 		talk:    load.HTTP("/", "flask"), rare: load.HTTP("/rare", "rare"),
+		more: []load.Talk{flaskNote, load.HTTP("/page", "<li>a note</li>")},
 	}
-	for _, e := range []struct{ name, doc, expression string }{
-		{"os-system", "os.system", `[__import__('os').system("/bin/sh -c 'echo {Q} > {F}'"), open('{F}').read()][1]`},
-		{"subprocess", "the subprocess module", `__import__('subprocess').check_output(['/bin/sh', '-c', 'echo {Q}'])`},
-		{"ctypes", "libc's system(), of which no os.system tells", `[__import__('ctypes').CDLL(None).system(b'echo {Q} > {F}'), open('{F}').read()][1]`},
+	for _, e := range []struct{ name, doc, event, expression string }{
+		{"os-system", "os.system", `"event":"os.system"`, `[__import__('os').system("/bin/sh -c 'echo {Q} > {F}'"), open('{F}').read()][1]`},
+		{"subprocess", "the subprocess module", `"event":"subprocess.Popen"`, `__import__('subprocess').check_output(['/bin/sh', '-c', 'echo {Q}'])`},
+		{"ctypes", "libc's system(), of which no os.system tells", `"event":"ctypes.`, `[__import__('ctypes').CDLL(None).system(b'echo {Q} > {F}'), open('{F}').read()][1]`},
 	} {
-		t.exploit = append(t.exploit, Exploit{Name: e.name, Doc: "an expression that is evaluated runs a shell through " + e.doc, Run: evaluated(e.expression)})
+		t.exploit = append(t.exploit, Exploit{Name: e.name, Doc: "an expression that is evaluated runs a shell through " + e.doc,
+			Reported: e.event, Run: evaluated(e.expression)})
 	}
 	return t, nil
 }
@@ -73,4 +75,12 @@ func evaluated(expression string) func(context.Context, load.Target) (bool, erro
 		})
 		return shell, err
 	}
+}
+
+func flaskNote(conn net.Conn, r *bufio.Reader, _ int) error {
+	status, _, err := load.Exchange(conn, r, "POST /note HTTP/1.1\r\nHost: twins\r\nContent-Length: 6\r\n\r\na note")
+	if err == nil && status != 200 {
+		err = fmt.Errorf("it answers %d", status)
+	}
+	return err
 }

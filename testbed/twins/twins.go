@@ -33,12 +33,14 @@ type Twin struct {
 	command           func(port int) []string
 	talk              load.Talk
 	rare              load.Talk
+	more              []load.Talk
 	exploit           []Exploit
 }
 
 // Exploit makes a service execute a shell, where nothing stops it.
 type Exploit struct {
 	Name, Doc string
+	Reported  string // what is in the oracle's report of it
 	// Run it against a service. Shell tells that one was executed and answered: that is proven by what it computed. The error is
 	// what went wrong, in either case: a connection that is broken off is one, and what an attacked oracle does.
 	Run func(ctx context.Context, target load.Target) (shell bool, err error)
@@ -57,6 +59,9 @@ func (t Twin) Talk() load.Talk { return t.talk }
 
 // Rare is a legitimate request that needs system calls which no other does.
 func (t Twin) Rare() load.Talk { return t.rare }
+
+// Honest requests of every kind that there is, the ordinary and the rare one among them.
+func (t Twin) Honest() []load.Talk { return append([]load.Talk{t.talk, t.rare}, t.more...) }
 
 // Exploits that work against production.
 func (t Twin) Exploits() []Exploit { return t.exploit }

@@ -3,12 +3,15 @@
 package twins
 
 import (
+	"bufio"
 	"context"
 	_ "embed"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/testbed/load"
@@ -33,6 +36,7 @@ func vulnd(ctx context.Context, dir string) (Twin, error) {
 	t := Twin{Name: "vulnd", Kind: "sanitizer", Port: 8080,
 		command: func(port int) []string { return []string{strconv.Itoa(port)} },
 		talk:    load.HTTP("/", "vulnd"), rare: load.HTTP("/rare", "rare"),
+		more: []load.Talk{load.HTTP("/time", "time 20"), load.HTTP("/file", "http"), vulndNotes, vulndSession, vulndTraced},
 	}
 	for build, flags := range vulndFlags {
 		program, err := cached(dir, "vulnd."+build, append([]string{version, vulndSource}, flags...), func(path string) error {
@@ -40,7 +44,8 @@ func vulnd(ctx context.Context, dir string) (Twin, error) {
 			if err := os.WriteFile(source, []byte(vulndSource), 0o644); err != nil {
 				return err
 			}
-			_, err := output(ctx, "", "gcc", append(append([]string{"-std=gnu11", "-Wall", "-Wextra", "-Werror"}, flags...), "-o", path, source)...)
+			_, err := output(ctx, "", "gcc", append(append([]string{"-std=gnu11", "-Wall", "-Wextra",
+				"-ffile-prefix-map=" + filepath.Dir(path) + "=/usr/src/vulnd"}, flags...), "-o", path, source)...)
 			return err
 		})
 		if err != nil {
@@ -64,8 +69,51 @@ func vulnd(ctx context.Context, dir string) (Twin, error) {
 		return Twin{}, fmt.Errorf("build vulnd: %w", err)
 	}
 	t.exploit = []Exploit{
-		{Name: "stack-overflow", Doc: "a header overwrites a return address", Run: stackOverflow(address)},
-		{Name: "use-after-free", Doc: "a note takes the place of an ended session, and its function pointer", Run: useAfterFree(address)},
+		{Name: "stack-overflow", Doc: "a header overwrites a return address",
+			Reported: "AddressSanitizer: stack-buffer-overflow", Run: stackOverflow(address)},
+		{Name: "use-after-free", Doc: "a note takes the place of an ended session, and its function pointer",
+			Reported: "AddressSanitizer: heap-use-after-free", Run: useAfterFree(address)},
 	}
 	return t, nil
+}
+
+// vulndAsk sends a request with a body.
+func vulndAsk(conn net.Conn, r *bufio.Reader, method, path, body string) (string, error) {
+	status, text, err := load.Exchange(conn, r, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: twins\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body))
+	if err == nil && status != 200 {
+		err = fmt.Errorf("%s %s is answered %d %.100q", method, path, status, text)
+	}
+	return strings.TrimSpace(text), err
+}
+
+// vulndNotes are stored and read.
+func vulndNotes(conn net.Conn, r *bufio.Reader, n int) error {
+	body := fmt.Sprintf("note of request %d", n)
+	number, err := vulndAsk(conn, r, "POST", "/note", body)
+	if err != nil {
+		return err
+	}
+	return load.HTTP("/note?"+number, body)(conn, r, n)
+}
+
+// vulndSession is ended and not used again.
+func vulndSession(conn net.Conn, r *bufio.Reader, n int) error {
+	number, err := vulndAsk(conn, r, "POST", "/session", "somebody")
+	if err != nil {
+		return err
+	}
+	if err := load.HTTP("/session?"+number, "hello somebody")(conn, r, n); err != nil {
+		return err
+	}
+	_, err = vulndAsk(conn, r, "DELETE", "/session?"+number, "")
+	return err
+}
+
+// vulndTraced is an honest use of the header.
+func vulndTraced(conn net.Conn, r *bufio.Reader, _ int) error {
+	status, _, err := load.Exchange(conn, r, "GET / HTTP/1.1\r\nX-Trace: a%20b\r\nX-More: c\r\n\r\n")
+	if err == nil && status != 200 {
+		err = fmt.Errorf("it answers %d", status)
+	}
+	return err
 }

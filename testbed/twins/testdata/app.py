@@ -6,7 +6,7 @@ import time
 from flask import Flask, render_template, request
 
 app = Flask(__name__)
-notes = []
+notes = ['a note']  # of this worker
 
 
 @app.get('/')
