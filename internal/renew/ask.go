@@ -17,6 +17,7 @@ import (
 
 const (
 	answerTime = 30 * time.Second // for one answer; Podman takes up to 2 s on a busy machine
+	makeTime   = 5 * time.Minute  // a storage without layers copies the image
 	awayTime   = 15 * time.Second // for which an engine that is not there is asked again
 	lastWords  = 5                // lines of a successor's output that are told when it fails
 )

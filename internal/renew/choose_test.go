@@ -101,7 +101,9 @@ func TestChoose(t *testing.T) {
 		{"cannot be made again", func(b *engine.Blueprint) { b.Problems = []string{"a relative path"} }, serves, Request{}, "", "a relative path", "", ""},
 		{"it ended", func(b *engine.Blueprint) { b.State = engine.Exited }, serves, Request{}, "", "does not run", "", ""},
 		{"it is paused", func(b *engine.Blueprint) { b.State = engine.Paused }, serves, Request{}, "", "paused", "", ""},
-		{"UDP", nil, facts(func(f *Facts) { f.Unmovable = []traffic.Unmovable{{Kind: "udp socket", Name: "0.0.0.0:53", Why: "it has no queue"}} }),
+		{"UDP", nil, facts(func(f *Facts) {
+			f.Unmovable = []traffic.Unmovable{{Kind: "udp socket", Name: "0.0.0.0:53", Why: "it has no queue"}}
+		}),
 			Request{}, Overlap, "", "", "udp socket 0.0.0.0:53 is not moved"},
 		{"kept", nil, serves, Request{Retire: RetireKeep}, Overlap, "", "make init form start listen ready turn drain release away name", ""},
 	} {

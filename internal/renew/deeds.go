@@ -19,6 +19,8 @@ const (
 	// settle is for how long what the predecessor has not accepted yet is waited for, before it is stopped. What is left in
 	// its queue then goes to the next socket.
 	settle = 200 * time.Millisecond
+	// releaseTime is for how long sockets of the other side are waited for, which close with its last process.
+	releaseTime = 5 * time.Second
 	// glance is the least time between two looks at something that changes.
 	glance = 3 * time.Millisecond
 )
@@ -27,7 +29,7 @@ func (p *passage) create(ctx context.Context) (string, error) {
 	c := p.head.Request.Changes
 	c.Name = p.head.New
 	var id string
-	err := p.ask(ctx, func(ctx context.Context) (err error) {
+	err := p.askFor(ctx, makeTime, func(ctx context.Context) (err error) {
 		id, err = p.Engine.Make(ctx, p.head.Old, c)
 		return err
 	})
@@ -135,9 +137,12 @@ func (p *passage) start(ctx context.Context) (string, error) {
 func (p *passage) turn(ctx context.Context) (string, error) {
 	switch {
 	case p.line != nil:
-		if err := p.line.Turn(); err != nil {
+		held, err := p.line.Held()
+		if err != nil {
 			return "", err
 		}
+		p.result.Held = held
+		return "", p.line.Turn() // the gap ends when what waits is handed over: see release
 	case p.gate != nil:
 		held, dropped := p.gate.Waited()
 		err := p.gate.Open()
@@ -159,6 +164,8 @@ func (p *passage) turn(ctx context.Context) (string, error) {
 func (p *passage) release(ctx context.Context) (string, error) {
 	line, shared := p.line, p.shared
 	p.line, p.shared = nil, nil
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
 	var err error
 	if shared != nil {
 		err = shared.Close()
@@ -166,7 +173,9 @@ func (p *passage) release(ctx context.Context) (string, error) {
 	if line == nil {
 		return "", err
 	}
-	if failed := line.Release(ctx); failed != nil {
+	failed := line.Release(ctx)
+	p.gapEnds()
+	if failed != nil {
 		return "", errors.Join(failed, line.Close(), err)
 	}
 	return "", err
