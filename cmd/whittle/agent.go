@@ -66,6 +66,9 @@ hooks that --hooks-dir writes. It ends at SIGTERM or SIGINT, when everything tha
 	cmd.Flags().DurationVar(&f.ask, "ask", 0, "how long a call that the panel cannot decide waits for whittle judge allow or deny, before it is "+
 		"refused; 0: it is refused at once")
 	cmd.Flags().StringVar(&f.corpus, "corpus", "", "judge by the recorded services of this `FILE` instead of those that whittle came with")
+	cmd.Flags().StringVar(&f.renew, "renew", renewTell, "what is done with containers that need another filter than they have: tell says so "+
+		"in the journal, auto lets a successor take over, at most once an hour for each")
+	_ = cmd.RegisterFlagCompletionFunc("renew", cobra.FixedCompletions([]string{renewAuto, renewTell}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"auto", "learn", "shadow", "enforce", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&verbose, "debug", false, "log what a developer would want to know")
 	return cmd
@@ -86,12 +89,22 @@ type agentFlags struct {
 	panel                       bool
 	ask                         time.Duration
 	corpus                      string
+	renew                       string
 }
+
+// What the agent does by itself about containers that run under an older policy than they have.
+const (
+	renewAuto = "auto"
+	renewTell = "tell"
+)
 
 // runAgent opens what the agent needs, cheapest first: what cannot work is known before anything is changed.
 func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.Engine, f agentFlags) (err error) {
 	if !slices.Contains(api.WorkloadModes, api.WorkloadMode(f.mode)) {
 		return hint.Add(fmt.Errorf("there is no mode %q", f.mode), "the modes are auto, learn, shadow, enforce and off")
+	}
+	if f.renew != renewAuto && f.renew != renewTell {
+		return hint.Add(fmt.Errorf("unknown --renew %q", f.renew), "it is auto or tell")
 	}
 	if os.Geteuid() != 0 {
 		return hint.Add(errors.New("the agent needs root"), "sudo whittle agent; what else it needs is shown by whittle doctor")
@@ -124,6 +137,9 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 		return err
 	}
 	if c.Judging, err = judging(f); err != nil {
+		return err
+	}
+	if c.Moving, err = a.moving(engines, f); err != nil {
 		return err
 	}
 	if c.State, err = filepath.Abs(a.state); err != nil {

@@ -39,7 +39,9 @@ type Config struct {
 	// Supervising is nil for an agent that only learns and reports.
 	Supervising *Supervising
 	// Judging is nil for an agent that refuses whatever is not in a policy.
-	Judging  *Judging
+	Judging *Judging
+	// Moving is nil for an agent that makes no containers.
+	Moving   *Moving
 	Listener *net.UnixListener // closed by Run
 	Version  string
 	State    string // the store's directory, shown by status
@@ -57,19 +59,21 @@ func Defaults() Config {
 // Agent is made by New and lives for one Run.
 type Agent struct {
 	Config
-	started time.Time
-	self    identity
-	ops     chan func(*model) // run by the owner
-	results chan func(*model) // of the scholar, run by the owner
-	jobs    chan job          // to the scholar
-	news    *news             // wakes whoever follows events
-	done    chan struct{}     // closed when the owner has ended
-	orders  sharedOrders
-	fleet   fleet
-	desk    desk
-	reading chan struct{} // slots for what is read about held calls
-	warming chan struct{} // one slot for what is read ahead
-	wg      sync.WaitGroup
+	started  time.Time
+	self     identity
+	ops      chan func(*model) // run by the owner
+	results  chan func(*model) // of the scholar, run by the owner
+	jobs     chan job          // to the scholar
+	news     *news             // wakes whoever follows events
+	done     chan struct{}     // closed when the owner has ended
+	orders   sharedOrders
+	fleet    fleet
+	desk     desk
+	twins    twins
+	renewing chan renewal  // to whoever makes them
+	reading  chan struct{} // slots for what is read about held calls
+	warming  chan struct{} // one slot for what is read ahead
+	wg       sync.WaitGroup
 }
 
 // New agent.
@@ -84,6 +88,8 @@ func New(c Config) (*Agent, error) {
 		news: newNews(), done: make(chan struct{}), reading: make(chan struct{}, readers), warming: make(chan struct{}, 1),
 	}
 	a.desk = desk{now: c.Now, tell: a.tellAsked}
+	a.renewing = make(chan renewal)
+	a.twins = twins{fresh: make(chan *twin), of: map[string]*twin{}, oracles: map[string]*twin{}}
 	if c.Judging != nil {
 		a.orders.rules, a.desk.limit = c.Judging.Rules, c.Judging.Ask
 	}
@@ -102,6 +108,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	if err := m.readRecords(ctx); err != nil {
+		return err
+	}
+	if err := a.readTwins(ctx); err != nil {
+		return err
+	}
+	if err := m.readRenewals(ctx); err != nil {
 		return err
 	}
 	late, cancelLate := context.WithCancel(context.WithoutCancel(ctx))
@@ -125,6 +137,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.start(func() { a.readArrivals(early) })
 		a.start(func() { a.keep(early) })
 		a.start(func() { a.reconcile(early) })
+	}
+	if a.Moving != nil {
+		a.start(func() { a.renewContainers(early) })
+		a.start(func() { a.driveTwins(early) })
 	}
 	m.event(kindAgent, nil, fmt.Sprintf("agent %s started with pid %d", a.Version, os.Getpid()))
 	err = m.own(ctx, fatal)

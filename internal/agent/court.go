@@ -39,7 +39,7 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	reads := &aside{slots: a.reading, used: threadTime, failed: func(err any) {
 		a.Log.Error("gather evidence about a held call: it is refused", "container", of.Name, "err", err)
 	}}
-	return &ward.Court{
+	court := &ward.Court{
 		Evidence: c.held.home,
 		Fleet:    func(call syscalls.Call) judge.Fleet { return a.fleet.asked(id, who, call) },
 		Park: func(h supervise.Held, errno int32, asked judge.Case) bool {
@@ -47,6 +47,8 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 		},
 		Aside: reads.do, Waits: s.Waits, Settle: s.Settle,
 	}
+	m.loopCourt(c, s, court)
+	return court
 }
 
 // home is the evidence about one container, which knows what came with it once its first program runs: a runtime enters the
@@ -180,6 +182,7 @@ func (j inferJob) do(ctx context.Context, s *scholar) func(*model) {
 		return nil
 	}
 	return func(m *model) {
+		m.widened(id, q.Call.String()+" was inferred after it had started")
 		for _, c := range m.containers {
 			if c.view.WorkloadID == id && !c.gone && c.held != nil {
 				c.held.ward.SetOrders(fresh)

@@ -37,3 +37,15 @@ func (s *memory) AbandonSupervision(context.Context, int64) error               
 func (s *memory) SetSupervisedMode(context.Context, string, string, string) error { return nil }
 func (s *memory) EndSupervision(context.Context, string, string) error            { return nil }
 func (s *memory) Supervised(context.Context) ([]store.Supervised, error)          { return nil, nil }
+
+// What time loops ask of the store, in an agent that makes none; see loops for one that does.
+
+func (s *memory) PutOracle(context.Context, string, []byte) error                    { return nil }
+func (s *memory) DeleteOracle(context.Context, string) error                         { return nil }
+func (s *memory) Oracles(context.Context) ([]store.Oracle, error)                    { return nil, nil }
+func (s *memory) PutLoop(context.Context, string, []byte, ...store.LoopRecord) error { return nil }
+func (s *memory) DeleteLoop(context.Context, string) error                           { return nil }
+func (s *memory) Loops(context.Context) ([]store.Loop, error)                        { return nil, nil }
+func (s *memory) LoopRecords(context.Context, string, int) ([]store.LoopRecord, error) {
+	return nil, nil
+}

@@ -55,6 +55,9 @@ func (a *Agent) Grant(ctx context.Context, _ api.Peer, g api.GrantRequest) (out 
 			verb = "allowed"
 		}
 		m.workloadEvent(kindGrant, id, fmt.Sprintf("%s: %s %s by %s: %s", out.Name, g.Call, verb, cmpOr(g.By, "root"), cmpOr(g.Why, "no reason given")))
+		if g.Allow {
+			m.widened(id, g.Call+" was allowed after it had started")
+		}
 		for _, c := range m.containers {
 			if c.view.WorkloadID != id || c.gone {
 				continue

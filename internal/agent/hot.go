@@ -25,7 +25,7 @@ type rates struct {
 // this container stays as it is; the rate goes into the policy, and the next start's plan has the call open if it may be.
 func (m *model) tellHot(c *tracked) {
 	r, now := &c.held.rates, m.agent.Now()
-	if now.Sub(r.at) < rateEvery {
+	if now.Sub(r.at) < rateEvery || c.oracleOf != nil {
 		return
 	}
 	count := map[syscalls.Call]uint64{}
@@ -47,6 +47,7 @@ func (m *model) tellHot(c *tracked) {
 		r.told[call] = true
 		m.event(kindHot, c, fmt.Sprintf("%s: %s is held %.0f times a second, which costs %.1f %% of a core; from its next start on it is open, "+
 			"if that gives nothing away: whittle policy show %s --plan", c.view.Name, call, rate, 100*cost, c.view.WorkloadName))
+		m.wantRenewal(c, fmt.Sprintf("%s has become too frequent to be asked about", call))
 		m.queue = append(m.queue, rateJob{c.view.WorkloadID, call, rate})
 	}
 	r.at, r.count = now, count

@@ -44,12 +44,16 @@ const (
 	kindAsked     = "asked"
 
 	kindQuarantined = "quarantined"
+
+	kindLoop    = "loop"
+	kindRenewed = "renewed"
 )
 
 // Kinds of events in the journal.
 var Kinds = []string{
 	kindAgent, kindStart, kindPhase, kindSettled, kindNew, kindRefused, kindStop, kindRelease, kindExported, kindProblem,
 	kindSupervise, kindAttach, kindSeal, kindShadow, kindMode, kindAttest, kindGrant, kindHot, kindJudged, kindAsked, kindQuarantined,
+	kindLoop, kindRenewed,
 }
 
 // model of the containers. Only the owner touches it.
@@ -77,6 +81,7 @@ type model struct {
 	lastHandle supervise.Container
 	rested     time.Time // when the next survey may begin
 	lastSave   time.Time
+	renewals   renewals
 }
 
 // key of a container: ids are unique within an engine.
@@ -104,6 +109,7 @@ type tracked struct {
 	newcomers            []int // processes from outside that do not have the filter yet
 	reaching             bool
 	sealedAt             time.Time
+	oracleOf             *twin // nil: it is no oracle
 }
 
 func newModel(a *Agent, exported map[string]string) *model {
@@ -281,7 +287,7 @@ func (m *model) status() api.Status {
 		if v.Supervision = m.supervision(c); v.Supervision != nil {
 			v.Phase = v.Supervision.Phase
 		}
-		if c.held != nil && c.held.ward.Mode() == ward.Enforce {
+		if c.held != nil && c.held.ward.Mode() == ward.Enforce && c.oracleOf == nil {
 			// Nothing waits for this container to settle: its policy is what was learned before.
 			v.Note, v.Partial, v.Settled = "", nil, c.held.ward.Orders().Policy.Settled
 		}

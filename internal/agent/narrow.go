@@ -18,7 +18,7 @@ import (
 // refused from now on by a plain filter on top. Only those that no later phase needs: nobody can take that filter off.
 func (m *model) narrow(c *tracked) {
 	o := c.held.ward.Orders()
-	if c.held.narrowed || c.held.program != nil || !o.Plan.HasBulk() {
+	if c.oracleOf != nil || c.held.narrowed || c.held.program != nil || !o.Plan.HasBulk() {
 		return
 	}
 	c.held.narrowed = true

@@ -59,6 +59,13 @@ type Store interface {
 	SetSupervisedMode(ctx context.Context, engine, id, mode string) error
 	EndSupervision(ctx context.Context, engine, id string) error
 	Supervised(ctx context.Context) ([]store.Supervised, error)
+	PutOracle(ctx context.Context, workloadID string, spec []byte) error
+	DeleteOracle(ctx context.Context, workloadID string) error
+	Oracles(ctx context.Context) ([]store.Oracle, error)
+	PutLoop(ctx context.Context, workloadID string, saved []byte, records ...store.LoopRecord) error
+	DeleteLoop(ctx context.Context, workloadID string) error
+	Loops(ctx context.Context) ([]store.Loop, error)
+	LoopRecords(ctx context.Context, workloadID string, limit int) ([]store.LoopRecord, error)
 }
 
 // Floor is what one runtime was seen to need for one workload after it loaded the filter.

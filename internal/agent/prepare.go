@@ -33,6 +33,10 @@ func (a *Agent) Prepare(ctx context.Context, by api.Peer, p api.Preparation) (ap
 		return api.Prepared{Why: "this agent does not supervise"}, nil
 	}
 	c := p.Container
+	twin := a.twins.whose(c.ID)
+	if twin != nil {
+		c.Workload = twin.workload // an oracle goes by production's policy
+	}
 	id := c.Workload.ID()
 	var mode api.WorkloadMode
 	err := a.ask(ctx, func(m *model) error {
@@ -45,6 +49,9 @@ func (a *Agent) Prepare(ctx context.Context, by api.Peer, p api.Preparation) (ap
 	if err != nil {
 		return api.Prepared{}, err
 	}
+	if twin != nil {
+		mode = api.ModeEnforce
+	}
 	switch {
 	case mode != api.ModeShadow && mode != api.ModeEnforce:
 		return api.Prepared{Why: fmt.Sprintf("its mode is %s", mode)}, nil
@@ -52,6 +59,12 @@ func (a *Agent) Prepare(ctx context.Context, by api.Peer, p api.Preparation) (ap
 		return api.Prepared{Why: "it was asked to run without a filter"}, nil
 	}
 	orders, err := a.loadOrders(ctx, id)
+	if errors.Is(err, errNoPolicy) && mode == api.ModeEnforce && a.loops(id) {
+		// Whoever has an oracle is never without protection: it is told what it needs, from nothing.
+		if _, err = a.beginEmpty(ctx, c.Workload); err == nil {
+			orders, err = a.loadOrders(ctx, id)
+		}
+	}
 	if errors.Is(err, errNoPolicy) {
 		return api.Prepared{Why: err.Error()}, nil
 	}

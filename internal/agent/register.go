@@ -51,6 +51,9 @@ func claim(c *engine.Container, uid uint32) error {
 // register a container and have it observed. owner is the user it belongs to; late says that it was already running.
 func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	rc := &r.Container
+	if t := m.agent.twins.whose(rc.ID); t != nil {
+		rc.Workload = t.workload // it goes by production's policy
+	}
 	k := key{rc.Engine, rc.ID}
 	if old := m.containers[k]; old != nil && !old.gone {
 		if old.reg.Container.PID == rc.PID {
@@ -73,7 +76,7 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	if m.isOff(r) {
 		return nil
 	}
-	c := &tracked{key: k, reg: r, owner: owner, counts: map[refusalKey]*refusal{}}
+	c := &tracked{key: k, reg: r, owner: owner, counts: map[refusalKey]*refusal{}, oracleOf: m.agent.twins.whose(rc.ID)}
 	c.view = api.Container{
 		Container: rc.Container, WorkloadID: rc.Workload.ID(), WorkloadName: rc.Workload.Name(),
 		Mode: api.Learning, Since: m.agent.Now(), Late: late,
@@ -130,6 +133,9 @@ func (m *model) take(c *tracked) {
 	if ours || len(strangers) > 0 || c.view.Mode == api.Enforced || m.wasHeld(c) {
 		return // what was held before is reconciled as soon as the holder has told what it keeps
 	}
+	if c.oracleOf != nil {
+		return // the driver of its loop sees that it does not live
+	}
 	if mode := m.modeFor(c); mode == api.ModeShadow || mode == api.ModeEnforce {
 		m.bringUnder(c, false) // it was started without us, or before its workload had settled
 	}
@@ -138,10 +144,12 @@ func (m *model) take(c *tracked) {
 // relabel a container whose labels come after it: Podman tells a hook none.
 func (m *model) relabel(c *tracked, labels map[string]string) {
 	before := ownMode(c.reg.Container.Labels)
+	if len(labels) > 0 {
+		c.reg.Container.Labels = labels
+	}
 	if now := ownMode(labels); now == "" || now == before {
 		return
 	}
-	c.reg.Container.Labels = labels
 	m.event(kindMode, c, fmt.Sprintf("%s: %s, by its label", c.view.Name, ownMode(labels)))
 	if ownMode(labels) == api.ModeOff && c.held == nil {
 		c.learns = false // and nothing of it is kept
@@ -197,10 +205,18 @@ func (m *model) wasHeld(c *tracked) bool {
 func (m *model) armHeld(c *tracked, target kernel.Target, late bool) (err error) {
 	target.Filtered, target.Held = false, true
 	how := "is learned from while it boots, under its policy"
-	if late {
+	switch {
+	case late:
 		how = "is supervised, and was already running"
 		c.id, err = m.agent.Observer.Follow(target)
-	} else {
+	case c.oracleOf != nil, m.agent.loops(c.view.WorkloadID) && m.modeFor(c) == api.ModeEnforce:
+		how = "is supervised; what it is taught, its oracle teaches it"
+		if c.oracleOf != nil {
+			how = "is the oracle, under production's policy"
+			c.view.Note = "the oracle of " + c.view.WorkloadName + ", in production's place"
+		}
+		c.id, err = m.agent.Observer.Follow(target)
+	default:
 		c.id, err = m.agent.Observer.Observe(target)
 		c.learns = err == nil
 	}

@@ -136,12 +136,17 @@ func (m *model) supervise(c *tracked, o *ward.Orders, how string, seq int64) {
 		h.supervisor = m.agent.Supervising.Rootless
 	}
 	h.ward.Consults(m.court(c, h.supervisor))
-	m.agent.fleet.join(c.view.WorkloadID, c.key)
+	if c.oracleOf == nil {
+		m.agent.fleet.join(c.view.WorkloadID, c.key)
+	}
 	m.agent.start(func() { m.agent.awaitHeld(c, h) })
 }
 
 // wardMode of a container, by its label or its workload's mode.
 func (m *model) wardMode(c *tracked) ward.Mode {
+	if c.oracleOf != nil {
+		return ward.Enforce
+	}
 	switch m.modeFor(c) {
 	case api.ModeEnforce:
 		return ward.Enforce
@@ -167,6 +172,7 @@ func (m *model) endHeld(c *tracked, ended bool) {
 		m.tellJudged(c)
 		c.held.supervisor.Remove(c.held.handle)
 		m.agent.desk.drop(c.held.handle)
+		m.agent.dropLooping(c)
 		m.agent.fleet.leave(c.view.WorkloadID, c.key)
 		close(c.held.done)
 	}

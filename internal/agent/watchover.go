@@ -25,6 +25,7 @@ func (m *model) watchOver() {
 	if m.agent.Supervising == nil {
 		return
 	}
+	m.renewDue()
 	m.promote()
 	m.giveBack()
 	m.forgetUnborn()

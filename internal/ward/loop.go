@@ -5,6 +5,8 @@ package ward
 import (
 	"github.com/whittle-sec/whittle/internal/judge"
 	"github.com/whittle-sec/whittle/internal/observe"
+	"github.com/whittle-sec/whittle/internal/plan"
+	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/supervise"
 )
 
@@ -71,3 +73,11 @@ func (w *Ward) Refused(h supervise.Held, errno int32, c judge.Case, why string) 
 	}
 	w.Tally.Note(key, w.now(), h.TID, func() string { return commOf(h.TID) })
 }
+
+// Allows tells whether the plan has come to let a parked call through.
+func (w *Ward) Allows(asker plan.Asker, h supervise.Held) bool {
+	return w.orders.Load().Plan.Answer(asker, h.Call, h.Args).Action == policy.Allow
+}
+
+// LateBoot tells whether the container answers already while its boot goes on. What it asks for then it may ask for after.
+func (w *Ward) LateBoot() bool { return w.boot.late() }

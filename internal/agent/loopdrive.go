@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/policy"
+	"github.com/whittle-sec/whittle/internal/store"
+)
+
+// loopTick is how often a workload that is not in production is looked at: reports, ends, and what is due.
+const loopTick = 250 * time.Millisecond
+
+// loopRetry is how long what did not work waits to be tried again.
+const (
+	loopRetry     = 2 * time.Second
+	loopRetryMost = 2 * time.Minute
+)
+
+// driver of one twin. Only its goroutine moves the workload's containers.
+type driver struct {
+	*twin
+	stored  []byte // what the store has
+	state   loop.State
+	again   time.Time // not before: something did not work
+	looked  time.Time // at the oracle's container
+	reports reports
+	settled bool      // what an earlier agent left under way has come to its end
+	began   time.Time // waiting for that
+	tries   int       // that did not work, of what is due
+}
+
+// driveTwins until ctx is done.
+func (a *Agent) driveTwins(ctx context.Context) {
+	for _, t := range a.twins.all() {
+		a.start(func() { t.drive(ctx) })
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case t := <-a.twins.fresh:
+			a.start(func() { t.drive(ctx) })
+		}
+	}
+}
+
+// drive a workload between production and its oracle.
+func (t *twin) drive(ctx context.Context) {
+	d := &driver{twin: t}
+	tick := time.NewTicker(loopTick)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		d.step(ctx)
+		due := tick.C
+		if t.current() == loop.Production {
+			due = nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-t.ended:
+			return
+		case <-t.wake:
+		case <-due:
+		}
+	}
+}
+
+func (t *twin) current() loop.State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.machine.State()
+}
+
+// step does what is due now. What is to be done is stored first.
+func (d *driver) step(ctx context.Context) {
+	now := d.agent.Now()
+	d.mu.Lock()
+	act := d.machine.Tick(now)
+	state, removed := d.machine.State(), d.removed
+	d.mu.Unlock()
+	if state != d.state {
+		d.state, d.again, d.tries = state, time.Time{}, 0
+	}
+	err := d.save(ctx)
+	d.trouble(err)
+	if len(act.Commit) > 0 {
+		d.commit(ctx, act.Commit)
+	}
+	if now.Before(d.again) {
+		return
+	}
+	switch state {
+	case loop.Production:
+		d.settled = true
+		if removed {
+			d.end(ctx)
+		}
+	case loop.ToOracle:
+		if err != nil {
+			d.failed("nothing is begun that cannot be stored: " + err.Error())
+			return
+		}
+		d.goThere(ctx)
+	case loop.InOracle:
+		if d.quiesce(ctx) {
+			d.watch(ctx)
+		}
+	default: // production has to come back, also where nothing can be stored
+		d.comeBack(ctx)
+	}
+}
+
+// save what the machine goes on from, with the record of its loop.
+func (d *driver) save(ctx context.Context) error {
+	d.mu.Lock()
+	data, err := json.Marshal(loopSaved{d.machine.Saved(), d.site})
+	record, ok := d.machine.Record()
+	record.Workload, record.Lost = d.id, d.site.Lost
+	d.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("write the state of a time loop: %w", err)
+	}
+	if bytes.Equal(data, d.stored) {
+		return nil
+	}
+	var records []store.LoopRecord
+	if ok {
+		text, err := json.Marshal(record)
+		if err != nil {
+			return fmt.Errorf("write the record of a time loop: %w", err)
+		}
+		records = append(records, store.LoopRecord{Workload: d.id, ID: record.ID, Started: record.Started, Record: text})
+	}
+	if err := d.agent.Store.PutLoop(ctx, d.id, data, records...); err != nil {
+		return fmt.Errorf("store the state of a time loop: %w", err)
+	}
+	d.stored = data
+	return nil
+}
+
+// trouble is shown by status until it is over.
+func (d *driver) trouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	d.mu.Lock()
+	same := d.problem == text
+	d.problem = text
+	who := "time loop of " + d.workload.Name()
+	d.mu.Unlock()
+	if !same {
+		_ = d.agent.ask(context.Background(), func(m *model) error { m.problem(who, text); return nil })
+	}
+}
+
+// failed tells the machine that the loop, or the way back from it, did not work.
+func (d *driver) failed(why string) {
+	now := d.agent.Now()
+	d.mu.Lock()
+	d.machine.Failed(now, why)
+	state := d.machine.State()
+	d.mu.Unlock()
+	if state == d.state {
+		d.again = now.Add(min(loopRetry<<min(d.tries, 8), loopRetryMost))
+		d.tries++
+	}
+	d.tell("failed: " + why)
+	d.stir()
+}
+
+// commit what the oracle reached to the policy.
+func (d *driver) commit(ctx context.Context, keys []loop.Key) {
+	d.mu.Lock()
+	record, _ := d.machine.Record()
+	reason := fmt.Sprintf("oracle: reached in time loop %d without an abort (%s, %s)", record.ID, d.spec.Kind, d.spec.Kind.Strength())
+	d.mu.Unlock()
+	done := make(chan error, 1)
+	err := d.agent.ask(ctx, func(m *model) error {
+		m.queue = append(m.queue, loopJob{d.id, keys, reason, done})
+		return nil
+	})
+	if err == nil {
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			return
+		case <-d.agent.done:
+			return
+		}
+	}
+	if err != nil {
+		d.trouble(fmt.Errorf("learn what the oracle reached: %w", err))
+		return // Tick asks for it again
+	}
+	d.mu.Lock()
+	d.machine.Committed(d.agent.Now(), keys)
+	d.mu.Unlock()
+	d.settle(key{}, "")
+	d.tell("learned " + keyNames(keys) + ", which the oracle reached without aborting")
+	d.trouble(d.save(ctx))
+}
+
+// loopJob puts what an oracle reached into the policy.
+type loopJob struct {
+	id     string
+	keys   []loop.Key
+	reason string
+	done   chan<- error
+}
+
+func (j loopJob) do(ctx context.Context, s *scholar) func(*model) {
+	fail := func(err error) func(*model) { return func(*model) { j.done <- err } }
+	b := s.book(ctx, j.id)
+	if !b.loaded || !b.started {
+		return fail(fmt.Errorf("its policy cannot be read: %s", s.trouble))
+	}
+	var problems []string
+	for _, k := range j.keys {
+		base, err := policy.Infer(b.base, k.Call, []policy.Phase{k.Phase}, roleFor(b.base, k), j.reason)
+		if err != nil { // as withheld: to try again would not help
+			problems = append(problems, err.Error())
+			continue
+		}
+		b.base, b.dirty = base, true
+	}
+	s.saveBook(ctx, j.id, b, j.reason)
+	if b.dirty {
+		return fail(fmt.Errorf("it is not on the disk yet: %s", s.trouble))
+	}
+	orders, err := s.agent.loadOrders(ctx, j.id)
+	if err != nil {
+		return fail(err)
+	}
+	return func(m *model) {
+		m.orders[j.id] = orders
+		m.widened(j.id, "an oracle taught its workload more after it had started")
+		for _, c := range m.containers {
+			if c.view.WorkloadID == j.id && !c.gone && c.held != nil {
+				c.held.ward.SetOrders(orders)
+			}
+		}
+		for _, p := range problems {
+			m.workloadEvent(kindProblem, j.id, "learn from an oracle: "+p)
+		}
+		j.done <- nil
+	}
+}
+
+// roleFor what an oracle reached, in production's words: the twin's program may lie elsewhere. Where a policy tells roles
+// apart and one of them only is of the same generation, it is that one's.
+func roleFor(p policy.Policy, k loop.Key) string {
+	calls := p.ABIs[k.Call.ABI]
+	if calls == nil || len(calls.Roles) == 0 {
+		return k.Role
+	}
+	if _, known := calls.Roles[k.Role]; known || k.Role == "" {
+		return k.Role
+	}
+	found := ""
+	for role := range calls.Roles {
+		if role[len(role)-1] != k.Role[len(k.Role)-1] {
+			continue
+		}
+		if found != "" {
+			return k.Role
+		}
+		found = role
+	}
+	if found == "" {
+		return k.Role
+	}
+	return found
+}

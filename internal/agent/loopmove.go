@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/renew"
+)
+
+// unready is how long a service that serves nobody yet may take to end.
+const unready = 2 * time.Second
+
+// engineTime bounds one request to an engine that takes no time of its own.
+const engineTime = time.Minute
+
+// goThere: the oracle takes production's place. Whatever was done of it before is not done again.
+func (d *driver) goThere(ctx context.Context) {
+	if !d.quiesce(ctx) {
+		return
+	}
+	err := d.prepareOracle(ctx)
+	site := d.where()
+	from := key{site.Engine, site.Production}
+	if err == nil {
+		d.settle(from, "a time loop begins, and the oracle takes over: whoever asked asks again")
+		err = d.swap(ctx, site.Production, site.Oracle, d.agent.limits(d.specNow()).Boot)
+	}
+	switch {
+	case ctx.Err() != nil, errors.Is(err, errNotYet):
+		d.again = d.agent.Now().Add(loopRetry / 4)
+		return
+	case err != nil:
+		d.settle(from, "there is no time loop: "+err.Error())
+		d.failed(err.Error())
+		return
+	}
+	now := d.agent.Now()
+	d.mu.Lock()
+	d.machine.Serving(now)
+	d.mu.Unlock()
+	d.trouble(d.save(ctx))
+	d.tell("the oracle serves in production's place")
+	d.stir()
+}
+
+// errNotYet: something is under way that has to end first. errRolledBack: whoever served before serves again.
+var (
+	errNotYet     = errors.New("another move is under way")
+	errRolledBack = errors.New("it did not get ready")
+)
+
+// swap the container that serves, whether or not it lives, for one that is stopped. Where nobody could be connected to it, or
+// the service cannot be moved, it is stopped and the other started.
+func (d *driver) swap(ctx context.Context, from, to string, patience time.Duration) error {
+	maker := d.maker()
+	old, err := inspect(ctx, maker, from)
+	if err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
+		return err
+	}
+	next, err := inspect(ctx, maker, to)
+	if err != nil {
+		return err
+	}
+	if next.State.Alive() && !old.State.Alive() {
+		return nil // before the agent was killed
+	}
+	within := unready
+	if old.State == engine.Running && !next.State.Alive() && listens(old) {
+		err := d.move(ctx, renew.Request{
+			Container: from, Successor: to, Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
+		})
+		if !errors.Is(err, renew.ErrRefused) {
+			return err
+		}
+		d.lose(fmt.Sprintf("connections were refused between a stop and a start: %v", err))
+		within = max(within, d.specNow().Drain)
+	}
+	return stopStart(ctx, maker, from, to, within)
+}
+
+func stopStart(ctx context.Context, maker engine.Maker, from, to string, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTime+within)
+	defer cancel()
+	if err := maker.Stop(ctx, from, within); err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
+		return fmt.Errorf("stop the one that served: %w", err)
+	}
+	if err := maker.Start(ctx, to); err != nil {
+		return fmt.Errorf("start the one that is to serve: %w", err)
+	}
+	return nil
+}
+
+// move the service, in a process of its own.
+func (d *driver) move(ctx context.Context, q renew.Request) error {
+	r, err := d.agent.Moving.Move(ctx, d.where().Engine, q)
+	switch {
+	case errors.Is(err, renew.ErrBusy), errors.Is(err, renew.ErrUnfinished):
+		d.settled = false
+		return fmt.Errorf("%w: %w", errNotYet, err)
+	case err != nil:
+		return err
+	case r.Outcome == renew.RolledBack:
+		return fmt.Errorf("%w: %s", errRolledBack, r.Why)
+	case r.Outcome != renew.Renewed:
+		d.settled = false // it is to be recovered
+		return fmt.Errorf("%s: %s", r.Outcome, r.Why)
+	}
+	d.lose(fmt.Sprintf("new connections waited for %s at most (%s)", r.Gap.Round(time.Millisecond), r.Strategy))
+	return nil
+}
+
+// lose says what a move interrupted.
+func (d *driver) lose(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.site.Lost = strings.TrimPrefix(d.site.Lost+"; "+text, "; ")
+}
+
+// settleMoves is how long a move that an earlier agent began is waited for.
+const settleMoves = 3 * time.Minute
+
+// quiesce waits for the moves that an earlier agent began, which may be going on without it.
+func (d *driver) quiesce(ctx context.Context) bool {
+	if d.settled {
+		return true
+	}
+	site, now := d.where(), d.agent.Now()
+	if d.began.IsZero() {
+		d.began = now
+	}
+	busy, err := d.agent.Moving.Recover(ctx, site.Engine, site.Production, site.Oracle)
+	if err != nil {
+		d.agent.Log.Error("finish what was under way", "workload", d.id, "err", err)
+	}
+	if (busy || err != nil) && now.Sub(d.began) < settleMoves {
+		d.again = now.Add(loopRetry / 4)
+		return false
+	}
+	d.settled, d.began = true, time.Time{}
+	return true
+}
+
+// comeBack: production serves again, under the policy as it is by now, and the oracle is no more.
+func (d *driver) comeBack(ctx context.Context) {
+	if !d.quiesce(ctx) {
+		return
+	}
+	site := d.where()
+	maker := d.maker()
+	if maker == nil {
+		d.trouble(fmt.Errorf("no engine is called %q any more", site.Engine))
+		d.again = d.agent.Now().Add(loopRetry)
+		return
+	}
+	_, err := inspect(ctx, maker, site.Production)
+	gone := errors.Is(err, engine.ErrUnknownContainer)
+	switch {
+	case gone: // somebody has removed production; the oracle does not stay in its place
+		err = nil
+	case err == nil:
+		err = d.back(ctx, maker, site)
+	}
+	if ctx.Err() != nil || errors.Is(err, errNotYet) {
+		d.again = d.agent.Now().Add(loopRetry / 4)
+		return
+	}
+	if err == nil {
+		err = d.removeOracle(ctx, maker)
+	}
+	if err != nil {
+		d.failed("production does not come back: " + err.Error())
+		return
+	}
+	d.returned(ctx, gone)
+}
+
+// returnPatience is how long production may take to get ready before the oracle goes on in its place.
+const returnPatience = time.Minute
+
+// back to production. An oracle that was not made, or not started, is in nobody's way.
+func (d *driver) back(ctx context.Context, maker engine.Maker, site loopSite) error {
+	from := cmpOr(site.Oracle, site.OracleName)
+	if from == "" {
+		ctx, cancel := context.WithTimeout(ctx, engineTime)
+		defer cancel()
+		return maker.Start(ctx, site.Production)
+	}
+	err := d.swap(ctx, from, site.Production, returnPatience)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errNotYet) || errors.Is(err, errRolledBack) {
+		return err // after a rollback the oracle serves: better than nobody
+	}
+	// Nobody has to stay in the oracle because a service cannot be moved: to stop and to start is possible.
+	d.lose("connections were refused between a stop and a start: " + err.Error())
+	return stopStart(ctx, maker, from, site.Production, unready)
+}
+
+// returned: the loop has ended.
+func (d *driver) returned(ctx context.Context, gone bool) {
+	now := d.agent.Now()
+	d.mu.Lock()
+	d.machine.Returned(now)
+	record, _ := d.machine.Record()
+	d.mu.Unlock()
+	d.trouble(d.save(ctx))
+	d.settle(key{}, "a time loop has ended in which the oracle did not reach it")
+	what := "production serves again"
+	if gone {
+		what = "production's container is not there any more"
+	}
+	d.tell(fmt.Sprintf("%s after %s: %s", what, record.OracleFor.Round(100*time.Millisecond), loopVerdict(record)))
+	d.stir()
+}
+
+func loopVerdict(r loop.Record) string {
+	text := string(r.Verdict)
+	if len(r.Calls) > 0 {
+		text += fmt.Sprintf(", %d calls learned", len(r.Calls))
+	}
+	if r.Why != "" {
+		text += ": " + r.Why
+	}
+	return text
+}
+
+// prepareOracle makes the oracle's container, unless there is one.
+func (d *driver) prepareOracle(ctx context.Context) error {
+	site := d.where()
+	maker := d.maker()
+	if maker == nil {
+		return fmt.Errorf("whittle cannot make containers of the engine %q", site.Engine)
+	}
+	if site.Oracle != "" {
+		return nil
+	}
+	b, err := maker.Blueprint(ctx, site.Production)
+	if err != nil {
+		return fmt.Errorf("look at production: %w", err)
+	}
+	switch {
+	case b.AutoRemove:
+		return errors.New("its engine removes production when it stops (--rm)")
+	case b.SystemdUnit != "":
+		return fmt.Errorf("the unit %s would start production again: whittle oracle unit writes units for both", b.SystemdUnit)
+	case len(b.Problems) > 0:
+		return fmt.Errorf("nothing like production can be made: %s", strings.Join(b.Problems, "; "))
+	}
+	if site.OracleName == "" {
+		site.Name, site.Writers = b.Name, renew.WritersMany
+		if slices.ContainsFunc(b.Volumes, func(m engine.Mount) bool { return !m.ReadOnly }) {
+			site.Writers = renew.WritersOne
+		}
+		site.OracleName = b.Name + "-oracle-" + strings.ToLower(rand.Text()[:6])
+		site.Dir = site.OracleName
+		d.at(site)
+		if err := d.save(ctx); err != nil { // whatever has this name from now on is ours
+			return err
+		}
+	} else if c, err := inspect(ctx, maker, site.OracleName); err == nil {
+		return d.madeOracle(ctx, c.ID) // the agent was killed before it knew
+	}
+	changes, err := d.agent.oracleChanges(d.specNow(), b, site)
+	if err != nil {
+		return err
+	}
+	made, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	id, err := maker.Make(made, site.Production, changes)
+	if err != nil {
+		return fmt.Errorf("make the oracle: %w", err)
+	}
+	return d.madeOracle(ctx, id)
+}
+
+// madeOracle is known by its id before it starts.
+func (d *driver) madeOracle(ctx context.Context, id string) error {
+	site := d.where()
+	site.Oracle = id
+	d.at(site)
+	d.agent.twins.known(id, d.twin)
+	return d.save(ctx)
+}
+
+// removeOracle and what it wrote.
+func (d *driver) removeOracle(ctx context.Context, maker engine.Maker) error {
+	site := d.where()
+	if ref := cmpOr(site.Oracle, site.OracleName); ref != "" {
+		stopped, cancel := context.WithTimeout(ctx, engineTime)
+		defer cancel()
+		if err := maker.Stop(stopped, ref, unready); err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
+			return err
+		}
+		if err := maker.Remove(stopped, ref); err != nil {
+			return err
+		}
+	}
+	d.agent.twins.forget(site.Oracle)
+	if site.Dir != "" {
+		if err := os.RemoveAll(d.agent.oracleDir(site)); err != nil {
+			d.agent.Log.Error("remove what an oracle wrote", "err", err)
+		}
+	}
+	site.Oracle, site.OracleName, site.Dir = "", "", ""
+	d.at(site)
+	return nil
+}
+
+func (t *twin) where() loopSite {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.site
+}
+
+func (t *twin) at(site loopSite) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.site = site
+}
+
+func (d *driver) maker() engine.Maker { return d.agent.maker(d.where().Engine) }
+
+func inspect(ctx context.Context, e engine.Engine, id string) (engine.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	return e.Inspect(ctx, id)
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/renew"
+)
+
+// Moving is what an agent needs to have one container take over from another. Without it there are neither time loops nor
+// renewals by the agent itself.
+type Moving struct {
+	// Makers by the names of their engines.
+	Makers map[string]engine.Maker
+	// Move has a process of its own make a renewal, which the agent's death does not end; see renew.RunJob.
+	Move func(ctx context.Context, engine string, q renew.Request) (renew.Result, error)
+	// Recover finishes or undoes what killed ones left, and tells whether one of these containers' goes on.
+	Recover func(ctx context.Context, engine string, containers ...string) (busy bool, err error)
+	// Oracles is the directory where oracles write their reports. It is made when there is none.
+	Oracles string
+	// Limits of what time loops may cost.
+	Limits loop.Limits
+	// Renew containers without being asked, unless their label says otherwise.
+	Renew bool
+}
+
+// maker of an engine's containers; nil when there is none.
+func (a *Agent) maker(engine string) engine.Maker {
+	if a.Moving == nil {
+		return nil
+	}
+	return a.Moving.Makers[engine]
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/oracle"
+)
+
+// OracleLabel is on the containers that the agent makes, for people: their workload. The agent itself goes by their ids.
+const OracleLabel = "io.whittle.oracle"
+
+// oracleDir is what is mounted into an oracle, on the host.
+func (a *Agent) oracleDir(site loopSite) string { return filepath.Join(a.Moving.Oracles, site.Dir) }
+
+// oracleChanges turn production into its oracle, whose directory is made anew: what an oracle before it wrote is none of its
+// reports.
+func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSite) (engine.Changes, error) {
+	dir := a.oracleDir(site)
+	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command}, dir)
+	if err != nil {
+		return engine.Changes{}, err
+	}
+	if err := writeOracle(dir, start.Files); err != nil {
+		return engine.Changes{}, fmt.Errorf("write what is mounted into the oracle: %w", err)
+	}
+	c := engine.Changes{
+		Name: site.OracleName, Image: start.Image, Command: start.Command, Entrypoint: start.Entrypoint, Env: start.Env,
+		Labels: map[string]string{OracleLabel: b.Workload.ID()},
+	}
+	for _, m := range start.Mounts {
+		c.Mounts = append(c.Mounts, engine.Mount{Source: m.Source, Destination: m.Destination, ReadOnly: m.ReadOnly})
+	}
+	return c, nil
+}
+
+// writeOracle makes the directory. Reports are written by whatever user the service runs as, so everybody may write there; to
+// the directory itself leads no way for whoever is not root.
+func writeOracle(dir string, files []oracle.File) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	for _, d := range []string{"hooks", "reports"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	// Not by MkdirAll, which minds the umask.
+	if err := os.Chmod(filepath.Join(dir, "reports"), 0o777|os.ModeSticky); err != nil {
+		return err
+	}
+	for _, f := range files {
+		name, err := filepath.Localize(f.Name)
+		if err != nil {
+			return fmt.Errorf("%q: %w", f.Name, err)
+		}
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, f.Content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
