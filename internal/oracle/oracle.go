@@ -5,12 +5,7 @@
 // production's place is package loop's.
 package oracle
 
-import (
-	"fmt"
-	"time"
-
-	"github.com/whittle-sec/whittle/internal/workload"
-)
+import "time"
 
 // Kind of hardening.
 type Kind string
@@ -121,23 +116,19 @@ type Start struct {
 	Files      []File
 }
 
-// Validate says what is wrong with a spec; hostile or foreign ones included.
-func (s Spec) Validate() error {
-	if s.Kind.Strength() == None {
-		return fmt.Errorf("unknown kind of oracle %q", workload.Printable(string(s.Kind), 32))
-	}
-	return nil
-}
-
-// Changes turn production into the twin. dir is a directory of the host for this one container: "reports" in it is mounted at
-// ReportDir and has to be writable for everybody (mode 1777), "hooks" is mounted read-only.
-func (s Spec) Changes(p Production, dir string) (Start, error) {
-	if err := s.Validate(); err != nil {
-		return Start{}, fmt.Errorf("make an oracle: %w", err)
-	}
-	return Start{}, nil
-}
-
 // Aborts reports whether the exit code of a container (128 + n for a signal) means that the hardening ended it. A
 // report may be there without it: a worker's end is not the container's.
-func (k Kind) Aborts(code int) bool { return code == AbortCode }
+// A fatal signal counts for every kind: the C library ends with SIGABRT what it finds corrupted, and an attack that
+// crashed is one.
+func (k Kind) Aborts(code int) bool {
+	switch code {
+	case AbortCode:
+		return k != Hardened
+	case 128 + 4, 128 + 6, 128 + 7, 128 + 8, 128 + 11: // SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV
+		return true
+	}
+	return false
+}
+
+// Logs reports whether the kind's reports are in what the container logged, and not in files: glibc writes to stderr.
+func (k Kind) Logs() bool { return k == Hardened }
