@@ -70,21 +70,17 @@ struct {
 /* Any socket of the range, evenly; the next one when the first choice has closed. 0: none is left. */
 static __always_inline int choose(struct sk_reuseport_md *ctx, __u32 first, __u32 count)
 {
-	__u32 at;
+	__u32 at, slot;
 
 	if (!count || count > MAX_SIDE)
 		return 0;
 	at = bpf_get_prandom_u32() % count;
 	for (__u32 i = 0; i < MAX_SIDE; i++) {
-		__u32 slot;
-
 		if (i >= count)
 			break;
-		slot = first + at;
+		slot = first + (at + i) % count;
 		if (!bpf_sk_select_reuseport(ctx, &line, &slot, 0))
 			return 1;
-		if (++at >= count)
-			at = 0;
 	}
 	return 0;
 }
