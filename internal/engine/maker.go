@@ -75,7 +75,9 @@ const (
 )
 
 // Container is the full id of the container whose namespace it shares.
-func (m NetworkMode) Container() (id string, ok bool) { return strings.CutPrefix(string(m), "container:") }
+func (m NetworkMode) Container() (id string, ok bool) {
+	return strings.CutPrefix(string(m), "container:")
+}
 
 // Pod is the id of the pod whose namespace it shares.
 func (m NetworkMode) Pod() (id string, ok bool) { return strings.CutPrefix(string(m), "pod:") }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package podman is the engine adapter for Podman, over its unix socket. It reads; it never starts or stops a container.
+// Package podman is the engine adapter for Podman, over its unix socket. It starts and ends what it is told to, and makes
+// containers with Podman's own command line: a container says by which one it was made, and nothing but that program turns
+// it into a container in the same way.
 //
 // It speaks the libpod API and not the Docker-compatible one of the same socket: the latter lacks the image's digest, the
 // cgroup path and conmon's pid, and tells neither which OCI runtime runs a container nor where its config.json is.
@@ -33,14 +35,17 @@ const startHint = "start Podman's socket with `systemctl enable --now podman.soc
 var gone = []string{"no such container", "container has already been removed", "container not known"}
 
 // Podman is safe for use by goroutines. Make it with New.
-type Podman struct{ client *sockethttp.Client }
+type Podman struct {
+	client *sockethttp.Client
+	socket string
+}
 
 // New talks to nobody yet. An empty socket means DefaultSocket.
 func New(socket string) *Podman {
 	if socket == "" {
 		socket = DefaultSocket
 	}
-	return &Podman{sockethttp.New(socket, sockethttp.Dialect{
+	return &Podman{socket: socket, client: sockethttp.New(socket, sockethttp.Dialect{
 		Name:  "podman",
 		Start: fmt.Sprintf(startHint, socket),
 		List:  "podman ps --all",

@@ -36,38 +36,92 @@ type inspection struct {
 	ImageName   string
 	OCIRuntime  string
 	Rootfs      string // instead of an image
+	Pod         string // its id
+	IsInfra     bool   // the pod's own container, which has its namespaces
 	State       struct {
 		Status     string
 		Pid        int
 		ConmonPid  int
 		StartedAt  time.Time
 		CgroupPath string
+		ExitCode   int
+		OOMKilled  bool
+		FinishedAt time.Time
+		Error      string
+	}
+	Mounts []struct {
+		Type, Name, Source, Destination string
+		RW                              bool
+		Options                         []string
+	}
+	NetworkSettings struct {
+		addresses
+		Networks map[string]addresses
 	}
 	Config struct {
-		Labels      map[string]string
-		Annotations map[string]string
-		StopSignal  json.RawMessage // a number; from Podman 5 on a name
+		Labels        map[string]string
+		Annotations   map[string]string
+		StopSignal    json.RawMessage // a number; from Podman 5 on a name
+		StopTimeout   *uint
+		Env, Cmd      []string
+		CreateCommand []string
+		Healthcheck   *healthcheck
 	}
 	HostConfig struct {
-		Privileged  bool
-		SecurityOpt []string
+		Privileged                                                  bool
+		SecurityOpt                                                 []string
+		NetworkMode, PidMode, IpcMode, UTSMode, UsernsMode, Cgroups string
+		AutoRemove                                                  bool
+		RestartPolicy                                               struct{ Name string }
+		PortBindings                                                map[string][]struct{ HostIP, HostPort string }
 	}
+}
+
+type addresses struct{ IPAddress, GlobalIPv6Address string }
+
+type healthcheck struct{ Test []string }
+
+// set tells whether there is one: an image's may have been switched off.
+func (h *healthcheck) set() bool {
+	return h != nil && len(h.Test) > 0 && h.Test[0] != "" && !strings.EqualFold(h.Test[0], "none")
 }
 
 // Inspect describes one container.
 func (p *Podman) Inspect(ctx context.Context, id string) (engine.Container, error) {
 	doing := "inspect podman's container " + printable(id)
-	// An id ends up in a path: a slash or a query in it would ask for something else.
-	if id == "" || strings.Trim(id, ".") == "" {
-		return engine.Container{}, fmt.Errorf("%s: %w", doing, p.client.Unknown(""))
-	}
-	var in inspection
-	if err := p.client.Get(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &in); err != nil {
+	in, err := p.inspection(ctx, id)
+	if err != nil {
 		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
 	}
-	if in.ID == "" {
-		return engine.Container{}, fmt.Errorf("%s: the answer has no id: %w", doing, engine.ErrIncompatible)
+	return p.container(ctx, doing, in)
+}
+
+// inspection of a container, in Podman's words.
+func (p *Podman) inspection(ctx context.Context, id string) (inspection, error) {
+	in, _, err := p.document(ctx, id)
+	return in, err
+}
+
+// document is an inspection with the text of it.
+func (p *Podman) document(ctx context.Context, id string) (in inspection, text json.RawMessage, err error) {
+	// An id ends up in a path: a slash or a query in it would ask for something else.
+	if !nameable(id) {
+		return in, nil, p.client.Unknown("")
 	}
+	if err := p.client.Get(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &text); err != nil {
+		return in, nil, err
+	}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return in, nil, fmt.Errorf("understand podman's answer: %w: %w", engine.ErrIncompatible, err)
+	}
+	if in.ID == "" {
+		return in, nil, fmt.Errorf("the answer has no id: %w", engine.ErrIncompatible)
+	}
+	return in, text, nil
+}
+
+// container that an inspection describes.
+func (p *Podman) container(ctx context.Context, doing string, in inspection) (engine.Container, error) {
 	if in.ImageDigest == "" && in.Image != "" { // Podman 3 tells it of the image only
 		digest, err := p.imageDigest(ctx, in.Image)
 		if err != nil {

@@ -53,6 +53,7 @@ type Client struct {
 	Dialect
 	socket string
 	http   *http.Client
+	orders *http.Client // without a limit of its own, and with a connection for each
 
 	mu   sync.Mutex
 	base string // "http://docker/v1.41"; "" until a server was met
@@ -61,15 +62,24 @@ type Client struct {
 // New talks to nobody yet.
 func New(socket string, d Dialect) *Client {
 	dialer := net.Dialer{Timeout: dialWithin}
-	return &Client{Dialect: d, socket: socket, http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", socket)
+	}
+	return &Client{
+		Dialect: d,
+		socket:  socket,
+		http: &http.Client{Transport: &http.Transport{
+			DialContext:           dial,
+			MaxIdleConns:          4,
+			IdleConnTimeout:       30 * time.Second,
+			ResponseHeaderTimeout: answerWithin,
+			DisableCompression:    true, // a small answer must not become a big one
+		}},
+		orders: &http.Client{
+			Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		MaxIdleConns:          4,
-		IdleConnTimeout:       30 * time.Second,
-		ResponseHeaderTimeout: answerWithin,
-		DisableCompression:    true, // a small answer must not become a big one
-	}}}
+	}
 }
 
 // Close gives idle connections back.

@@ -68,7 +68,7 @@ func (c *Client) refusal(answer *http.Response) error {
 	if c.Gone(answer, said.Cause) {
 		return c.Unknown(Printable(said.Message))
 	}
-	return fmt.Errorf("%s answers %s: %s", c.Name, Printable(answer.Status), Printable(said.Message))
+	return &Refusal{Engine: c.Name, Status: answer.StatusCode, Text: Printable(answer.Status), Message: Printable(said.Message)}
 }
 
 // Unknown is an engine.ErrUnknownContainer with what helps; why may be empty.

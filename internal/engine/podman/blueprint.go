@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package podman
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+)
+
+const (
+	stopDefault = 10 * time.Second // Podman's, where the container has none
+	unitLabel   = "PODMAN_SYSTEMD_UNIT"
+)
+
+// engineEnv are variables that Podman and the runtime set.
+var engineEnv = []string{"HOSTNAME", "HOME", "container"}
+
+// Blueprint of a container. Its problems are those of a successor without changes: a change may do away with one.
+func (p *Podman) Blueprint(ctx context.Context, id string) (engine.Blueprint, error) {
+	doing := "see what podman's container " + printable(id) + " is made of"
+	in, err := p.inspection(ctx, id)
+	if err != nil {
+		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	c, err := p.container(ctx, doing, in)
+	if err != nil {
+		return engine.Blueprint{}, err
+	}
+	b := engine.Blueprint{
+		Container:      c,
+		Ports:          ports(in),
+		Addresses:      in.addresses(),
+		Volumes:        in.volumes(),
+		SystemdUnit:    printable(in.Config.Labels[unitLabel]),
+		AutoRemove:     in.HostConfig.AutoRemove,
+		RestartPolicy:  printable(in.HostConfig.RestartPolicy.Name),
+		HasHealthcheck: in.Config.Healthcheck.set(),
+		StopTimeout:    stopDefault,
+	}
+	if in.Config.StopTimeout != nil {
+		b.StopTimeout = time.Duration(min(*in.Config.StopTimeout, 1<<30)) * time.Second
+	}
+	if b.Network, err = p.network(ctx, in); err != nil {
+		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	b.NetworkKept = b.Network != engine.NetworkPrivate
+	if _, problems, err := p.successor(ctx, in, engine.Changes{}); err != nil {
+		b.Problems = []string{printable(err.Error())}
+	} else {
+		b.Problems = problems
+	}
+	return b, nil
+}
+
+// network tells a pod's namespace from another container's: a pod's own container keeps it.
+func (p *Podman) network(ctx context.Context, in inspection) (engine.NetworkMode, error) {
+	mode := in.HostConfig.NetworkMode
+	switch {
+	case mode == "host", mode == "none", strings.HasPrefix(mode, "ns:"):
+		return engine.NetworkMode(mode), nil
+	}
+	other, ok := strings.CutPrefix(mode, "container:")
+	if !ok {
+		return engine.NetworkPrivate, nil
+	}
+	if in.Pod == "" {
+		return engine.NetworkMode(mode), nil
+	}
+	owner, err := p.inspection(ctx, other)
+	if err != nil {
+		return "", fmt.Errorf("see whose network it has: %w", err)
+	}
+	if owner.IsInfra && owner.Pod == in.Pod {
+		return engine.NetworkMode("pod:" + in.Pod), nil
+	}
+	return engine.NetworkMode("container:" + owner.ID), nil
+}
+
+// ports that are published, in a fixed order.
+func ports(in inspection) []engine.PublishedPort {
+	var out []engine.PublishedPort
+	for key, hosts := range in.HostConfig.PortBindings {
+		number, protocol, _ := strings.Cut(key, "/")
+		inside, err := strconv.ParseUint(number, 10, 16)
+		if err != nil {
+			continue
+		}
+		for _, host := range hosts {
+			port, err := strconv.ParseUint(host.HostPort, 10, 16)
+			if err != nil {
+				continue
+			}
+			p := engine.PublishedPort{HostPort: uint16(port), ContainerPort: uint16(inside), Protocol: printable(cmp.Or(protocol, "tcp"))}
+			// Podman 4 writes nothing for every address, Podman 5 "0.0.0.0", which is not the same to one who publishes.
+			if addr, err := netip.ParseAddr(host.HostIP); err == nil {
+				p.HostIP = addr
+			}
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b engine.PublishedPort) int {
+		return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), cmp.Compare(a.ContainerPort, b.ContainerPort), cmp.Compare(a.Protocol, b.Protocol), a.HostIP.Compare(b.HostIP))
+	})
+	return out
+}
+
+func (in inspection) addresses() (out []netip.Addr) {
+	all := []addresses{in.NetworkSettings.addresses}
+	for _, name := range slices.Sorted(maps.Keys(in.NetworkSettings.Networks)) {
+		all = append(all, in.NetworkSettings.Networks[name])
+	}
+	for _, a := range all {
+		for _, text := range []string{a.IPAddress, a.GlobalIPv6Address} {
+			if addr, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, addr) {
+				out = append(out, addr)
+			}
+		}
+	}
+	return out
+}
+
+// volumes, and a root file system that is no image and that a successor writes to as well.
+func (in inspection) volumes() (out []engine.Mount) {
+	for _, m := range in.Mounts {
+		if m.Type == "bind" || m.Type == "volume" {
+			out = append(out, engine.Mount{Volume: printable(m.Name), Source: printable(m.Source), Destination: printable(m.Destination), ReadOnly: !m.RW})
+		}
+	}
+	if _, fresh := strings.CutSuffix(in.Rootfs, ":O"); in.Rootfs != "" && !fresh {
+		out = append(out, engine.Mount{Source: printable(in.Rootfs), Destination: "/"})
+	}
+	return out
+}
+
+// picture is what is read of an image.
+type picture struct {
+	ID     string `json:"Id"`
+	Config struct {
+		Env    []string
+		Labels map[string]string
+	}
+}
+
+func (p *Podman) picture(ctx context.Context, name string) (picture, error) {
+	var out picture
+	err := p.client.Get(ctx, "/images/"+url.PathEscape(name)+"/json", nil, &out)
+	return out, err
+}
