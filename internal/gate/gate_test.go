@@ -35,7 +35,7 @@ func hold() {
 	select {}
 }
 
-// byQueue and byDrop are the fences of this machine with which a gate can be shut.
+// working are the attempts with which a gate can be shut on this machine; the others leave nothing.
 func working(t *testing.T, queues bool) []attempt {
 	t.Helper()
 	ns := newNetNS(t)
@@ -337,5 +337,44 @@ func TestHolderKilled(t *testing.T) {
 		if rules := h.rules(t); strings.Contains(rules, tagPrefix) {
 			t.Errorf("rules left:\n%s", rules)
 		}
+	}
+}
+
+// A container's own address, from the host: the bridge stays, and what waits is not lost with what was on it.
+func TestContainersAddress(t *testing.T) {
+	h := newHost(t)
+	ctx := within(t)
+	h.sh(t, `
+		ip link add br0 type bridge
+		ip addr add 10.77.0.1/24 dev br0
+		ip link set br0 up`)
+	start := func(name string) (stop func()) {
+		ns := newNetNS(t)
+		h.sh(t, `
+			ip link add v0 type veth peer name eth0 netns %1
+			ip link set v0 master br0 up`, ns)
+		ns.sh(t, "ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.77.0.1")
+		quit := ns.serve(t, name, ":80")
+		return func() {
+			quit()
+			h.sh(t, "ip link del v0")
+		}
+	}
+	stop := start("predecessor")
+	if who, err := h.visit(ctx, "10.77.0.2:80"); err != nil || who != "predecessor" {
+		t.Fatalf("served by %q, %v", who, err)
+	}
+	g := h.shut(t, ctx, attempts(), at("10.77.0.2:80"))
+	stop()
+	var visitors crowd
+	visitors.visit(t, ctx, h.netns, "10.77.0.2:80", 3)
+	visitors.visit(t, ctx, h.client, "10.77.0.2:80", 3)
+	waitHeld(t, g, 6)
+	start("successor")
+	if err := g.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if who := visitors.wait(); who["successor"] != 6 {
+		t.Errorf("served by %v, want 6 by the successor", who)
 	}
 }

@@ -144,6 +144,9 @@ func (n *netns) dial(ctx context.Context, address string) (c net.Conn, who strin
 	if err != nil {
 		return nil, "", err
 	}
+	if deadline, ok := ctx.Deadline(); ok {
+		c.SetDeadline(deadline)
+	}
 	who, err = bufio.NewReader(c).ReadString('\n')
 	if err != nil {
 		c.Close()
@@ -160,9 +163,13 @@ type crowd struct {
 }
 
 func (c *crowd) visit(t testing.TB, ctx context.Context, from *netns, address string, times int) {
+	c.run(t, address, times, func(address string) (string, error) { return from.visit(ctx, address) })
+}
+
+func (c *crowd) run(t testing.TB, address string, times int, visit func(address string) (string, error)) {
 	for range times {
 		c.all.Go(func() {
-			who, err := from.visit(ctx, address)
+			who, err := visit(address)
 			if err != nil {
 				t.Errorf("connecting to %s: %v", address, err)
 			}
