@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -16,6 +17,9 @@ import (
 
 // answerWait is how long a client waits for an answer unless it is told.
 const answerWait = 10 * time.Second
+
+// ErrLast is returned, wrapped, by a Talk that was answered, rightly, and told that the connection ends with that.
+var ErrLast = errors.New("the connection ends")
 
 // Talk makes one request, or several at once, over a connection, and checks what is answered; n counts the worker's requests from 0.
 type Talk func(conn net.Conn, r *bufio.Reader, n int) error
@@ -29,7 +33,6 @@ type Load struct {
 	PerConnection int
 	Pause         time.Duration // of a worker after each request
 	Timeout       time.Duration // of a request with its connection; 0 is ten seconds
-	Setup         Talk          // of a new connection, before its first request: PostgreSQL's start-up
 }
 
 // Running load.
@@ -118,13 +121,14 @@ func (w *worker) request(n int) bool {
 		w.counts.stale()
 		err = w.attempt(n, deadline)
 	}
-	if err != nil {
+	last := errors.Is(err, ErrLast)
+	if err != nil && !last {
 		w.hangUp()
 		w.counts.fail(err)
 		return false
 	}
 	w.used++
-	if w.used == w.load.PerConnection {
+	if last || w.used == w.load.PerConnection {
 		w.hangUp()
 	}
 	w.counts.answered(start, time.Now())
@@ -141,12 +145,6 @@ func (w *worker) attempt(n int, deadline time.Time) error {
 			return err
 		}
 		w.conn, w.reader, w.used = conn, bufio.NewReader(conn), 0
-		_ = conn.SetDeadline(deadline)
-		if w.load.Setup != nil {
-			if err := w.load.Setup(conn, w.reader, n); err != nil {
-				return err
-			}
-		}
 	}
 	_ = w.conn.SetDeadline(deadline) // a closed connection says so when it is used
 	return w.talk(w.conn, w.reader, n)

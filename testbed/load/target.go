@@ -49,7 +49,10 @@ func (t Target) Ask(ctx context.Context, talk Talk) error {
 		deadline = time.Now().Add(answerWait)
 	}
 	_ = conn.SetDeadline(deadline)
-	return talk(conn, bufio.NewReader(conn), 0)
+	if err := talk(conn, bufio.NewReader(conn), 0); !errors.Is(err, ErrLast) {
+		return err
+	}
+	return nil
 }
 
 // dial in the network namespace of the calling thread: a socket belongs to the one that it was made in.
