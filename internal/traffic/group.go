@@ -58,6 +58,12 @@ func (g *group) form() error {
 		}
 		return g.aim(owner)
 	}
+	// What a killed process left goes first, while the owner is alone.
+	for _, s := range g.sockets[owner] {
+		if err := detach(s.fd); err != nil {
+			return err
+		}
+	}
 	// The first socket that joins makes the group, and until the program is attached the kernel's hash gives it its
 	// share of the connections. So it goes again at once, which moves them to the owner.
 	err = g.join(func(fd int) error {
@@ -310,10 +316,12 @@ func (g *group) leave() error {
 	switch {
 	case g.slots == nil: // never formed
 	case byOrder(left[0]):
-		failed = g.member(detach)
+		failed = errors.Join(g.member(detach), g.slots.empty())
 	default:
-		failed = detach(left[0].fd)
+		failed = errors.Join(detach(left[0].fd), g.slots.empty())
 	}
+	// What waited in the other side's sockets came when these closed, which nobody here was told.
+	failed = errors.Join(failed, g.wake())
 	for _, s := range left {
 		if like := g.sockets[owner]; g.aimed == successor && len(like) > 0 {
 			// Whether the successor set them itself nobody can tell. It is the same service.

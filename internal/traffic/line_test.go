@@ -145,7 +145,6 @@ func TestMove(t *testing.T) {
 			[]string{"127.0.0.1:8123", "127.0.0.1:8124", "127.0.0.3:8124"}, 2},
 		{"reuseport", service{Style: "edge", Own: 3}, both, 3},
 		{"uid", service{Style: "edge", UID: 1234}, both, 2},
-		{"no reuseaddr", service{Style: "edge", NoReuse: true}, both, 1},
 	} {
 		for _, how := range []string{"overlap", "hold"} {
 			t.Run(tt.name+"/"+how, func(t *testing.T) {
@@ -157,9 +156,7 @@ func TestMove(t *testing.T) {
 				p := start(t, ns, m.next(0))
 				m.load = clients(t, ns, 6, tt.clients...)
 				defer m.load.end()
-				if !tt.service.NoReuse { // whose earlier connections would stand in the way
-					m.load.served("s0", 50)
-				}
+				m.load.served("s0", 50)
 				for n := 1; n <= tt.moves; n++ {
 					if how == "hold" {
 						p = m.hold(p, n)

@@ -170,7 +170,7 @@ func (s service) socket(at string) (int, error) {
 	}
 	set(unix.SOL_SOCKET, unix.SO_REUSEADDR, !s.NoReuse)
 	set(unix.SOL_SOCKET, unix.SO_REUSEPORT, s.Own > 0)
-	set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, s.Only6)
+	set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, s.Only6 && family == unix.AF_INET6)
 	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, true)
 	if err == nil {
 		err = unix.Bind(fd, sockaddr(family, addr))
@@ -248,8 +248,7 @@ type process struct {
 	ended bool
 }
 
-// launch in the namespace, without waiting.
-func launch(t *testing.T, ns *NetNS, s service) *process {
+func command(t *testing.T, s service) *process {
 	t.Helper()
 	what, err := json.Marshal(s)
 	if err != nil {
@@ -258,15 +257,27 @@ func launch(t *testing.T, ns *NetNS, s service) *process {
 	p := &process{Cmd: exec.Command("/proc/self/exe"), t: t}
 	p.Env = append(os.Environ(), childVar+"="+string(what))
 	p.Stderr = os.Stderr
+	return p
+}
+
+func (p *process) run(ns *NetNS) {
+	p.t.Helper()
 	out, err := p.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	p.out = bufio.NewReader(out)
 	if err := ns.Do(p.Start); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	t.Cleanup(func() { p.end(unix.SIGKILL) })
+	p.t.Cleanup(func() { p.end(unix.SIGKILL) })
+}
+
+// launch in the namespace, without waiting.
+func launch(t *testing.T, ns *NetNS, s service) *process {
+	t.Helper()
+	p := command(t, s)
+	p.run(ns)
 	return p
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -56,12 +57,31 @@ func (s *slots) put(who side, fds []int) error {
 	}
 	s.count[who] = 0
 	for i, fd := range fds {
-		if err := s.line.Put(firstSlot[who]+uint32(i), uint64(fd)); err != nil {
+		if err := s.name(firstSlot[who]+uint32(i), fd); err != nil {
 			return fmt.Errorf("name a listening socket to the kernel: %w", err)
 		}
 		s.count[who]++
 	}
 	return nil
+}
+
+// name a socket. It can be in one array at a time, and that of a killed process goes a little after the program that was
+// attached to the group, whose last user it had: a group's old program is replaced or detached before.
+func (s *slots) name(slot uint32, fd int) error {
+	const tries, pause = 200, 2 * time.Millisecond
+	var err error
+	for range tries {
+		if err = s.line.Put(slot, uint64(fd)); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return err
+}
+
+// empty the array, so that its sockets can be in another at once: the kernel frees it later.
+func (s *slots) empty() error {
+	return errors.Join(s.put(owner, nil), s.put(ours, nil), s.put(successor, nil))
 }
 
 // attach to the group that the socket is in.
