@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docker is the engine adapter for Docker, over its unix socket. It reads; it never starts or stops a container.
+// Package docker is the engine adapter for Docker, over its unix socket. It starts and ends what it is told to, and makes
+// containers of what Docker says about another: the two configurations, passed on as they are.
 //
-// It asks for three addresses, of which the fields read here have been the same since API 1.24.
+// The fields that are read here have been the same since API 1.24.
 package docker
 
 import (

@@ -4,6 +4,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -31,35 +32,93 @@ type inspection struct {
 	Args  []string
 	Image string // "sha256:…" of its configuration; of its manifest where containerd stores the images
 	State struct {
-		Status    string
-		Pid       int
-		StartedAt time.Time
+		Status     string
+		Restarting bool
+		Pid        int
+		StartedAt  time.Time
+		ExitCode   int
+		OOMKilled  bool
+		FinishedAt time.Time
+		Error      string
+		Health     struct{ Status string }
+	}
+	Mounts []struct {
+		Type, Name, Source, Destination string
+		RW                              bool
+	}
+	NetworkSettings struct {
+		Ports    map[string][]binding
+		Networks map[string]endpoint
 	}
 	Config struct {
-		Image      string
-		Labels     map[string]string
-		StopSignal string
+		Image       string
+		Labels      map[string]string
+		Cmd         []string
+		StopSignal  string
+		StopTimeout *uint
+		Tty         bool
+		Healthcheck *healthcheck
 	}
 	HostConfig struct {
-		Privileged  bool
-		SecurityOpt []string
-		Runtime     string
+		Privileged      bool
+		SecurityOpt     []string
+		Runtime         string
+		NetworkMode     string
+		PortBindings    map[string][]binding
+		PublishAllPorts bool
+		AutoRemove      bool
+		RestartPolicy   struct{ Name string }
 	}
+}
+
+// binding of a published port.
+type binding struct{ HostIP, HostPort string }
+
+// endpoint of a container in a network.
+type endpoint struct{ IPAddress, GlobalIPv6Address string }
+
+type healthcheck struct{ Test []string }
+
+// set tells whether there is one: an image's may have been switched off.
+func (h *healthcheck) set() bool {
+	return h != nil && len(h.Test) > 0 && h.Test[0] != "" && h.Test[0] != "NONE"
 }
 
 // Inspect describes one container.
 func (d *Docker) Inspect(ctx context.Context, id string) (engine.Container, error) {
 	doing := "inspect docker's container " + printable(id)
-	if !nameable(id) {
-		return engine.Container{}, fmt.Errorf("%s: %w", doing, d.client.Unknown(""))
-	}
-	var in inspection
-	if err := d.client.Get(ctx, "/containers/"+id+"/json", nil, &in); err != nil {
+	in, err := d.inspection(ctx, id)
+	if err != nil {
 		return engine.Container{}, fmt.Errorf("%s: %w", doing, err)
 	}
-	if in.ID == "" {
-		return engine.Container{}, fmt.Errorf("%s: the answer has no id: %w", doing, engine.ErrIncompatible)
+	return d.container(ctx, doing, in)
+}
+
+// inspection of a container, in Docker's words.
+func (d *Docker) inspection(ctx context.Context, id string) (inspection, error) {
+	in, _, err := d.document(ctx, id)
+	return in, err
+}
+
+// document is an inspection with the text of it.
+func (d *Docker) document(ctx context.Context, id string) (in inspection, text json.RawMessage, err error) {
+	if !nameable(id) {
+		return in, nil, d.client.Unknown("")
 	}
+	if err := d.client.Get(ctx, "/containers/"+id+"/json", nil, &text); err != nil {
+		return in, nil, err
+	}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return in, nil, fmt.Errorf("understand docker's answer: %w: %w", engine.ErrIncompatible, err)
+	}
+	if in.ID == "" {
+		return in, nil, fmt.Errorf("the answer has no id: %w", engine.ErrIncompatible)
+	}
+	return in, text, nil
+}
+
+// container that an inspection describes.
+func (d *Docker) container(ctx context.Context, doing string, in inspection) (engine.Container, error) {
 	c := describe(in)
 	host, err := d.host(ctx, in.HostConfig.Runtime)
 	if err != nil {

@@ -131,7 +131,7 @@ func (b MakerBench) said(t testing.TB, id, line string) string {
 		if slices.Contains(strings.Split(text, "\n"), line) {
 			return text
 		}
-		if c, err := b.Engine.Inspect(t.Context(), id); err != nil || c.State == engine.Exited {
+		if _, err := b.Engine.Exit(t.Context(), id); !errors.Is(err, engine.ErrRunning) {
 			text, _ = b.Engine.Logs(t.Context(), id, 200)
 			if slices.Contains(strings.Split(text, "\n"), line) {
 				return text

@@ -233,7 +233,7 @@ func exits(t *testing.T, b MakerBench) {
 	// What the runtime cannot start says why.
 	first := b.run(t, "--network", "none", b.Image, "/bin/sh", "-c", forever)
 	bad := b.like(t, first.ID, engine.Changes{Name: "second", Command: []string{"/no/such/program"}})
-	if err := b.Engine.Start(t.Context(), bad.ID); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if err := b.Engine.Start(t.Context(), bad.ID); err == nil || !strings.Contains(strings.ToLower(err.Error()), "no such file") {
 		t.Errorf("Start = %v", err)
 	}
 }

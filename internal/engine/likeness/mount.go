@@ -17,6 +17,7 @@ func mountOptions(doc map[string]any) {
 		}
 	}
 	host, _ := doc["HostConfig"].(map[string]any)
+	anonymous(list, host)
 	binds, _ := host["Binds"].([]any)
 	for i, v := range binds {
 		s, _ := v.(string)
@@ -24,6 +25,24 @@ func mountOptions(doc map[string]any) {
 			options := strings.Split(s[at+1:], ",")
 			slices.Sort(options)
 			binds[i] = s[:at+1] + strings.Join(options, ",")
+		}
+	}
+}
+
+// anonymous volumes are made by an option, or an image, and handed on by another option: what is mounted counts, and not how it
+// was said. Docker notes a mode that comes from how it was said, too.
+func anonymous(mounts []any, host map[string]any) {
+	for _, v := range mounts {
+		m, _ := v.(map[string]any)
+		destination, _ := m["Destination"].(string)
+		if name, _ := m["Name"].(string); len(name) != 64 || m["Type"] != "volume" {
+			continue
+		}
+		delete(m, "Mode")
+		for _, of := range []string{"Binds", "Mounts"} {
+			if said, ok := host[of].([]any); ok {
+				host[of] = slices.DeleteFunc(said, func(v any) bool { return isFor(v, destination) })
+			}
 		}
 	}
 }
