@@ -70,7 +70,7 @@ func addCompletion(root *cobra.Command) {
 		}
 		for _, cmd := range append(noun.Commands(), noun) {
 			for flag, values := range choices {
-				if cmd.Flags().Lookup(flag) != nil {
+				if _, has := cmd.GetFlagCompletionFunc(flag); !has && cmd.Flags().Lookup(flag) != nil {
 					completeFlag(cmd, flag, values...)
 				}
 			}

@@ -16,8 +16,11 @@ import (
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/judge"
+	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/oracle"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/units"
 	"github.com/whittle-sec/whittle/internal/workload"
 )
 
@@ -109,6 +112,8 @@ func TestKeysAreDescribed(t *testing.T) {
 		api.Status{}, api.Container{}, workload.Container{}, api.Refusal{}, api.Summary{}, api.Revision{}, api.Event{}, finding{},
 		api.Supervision{}, api.HeldLine{}, api.ModeState{}, api.AttachResult{}, api.AttachedProcess{}, api.GrantResult{},
 		api.Waiting{}, api.Judged{}, replayed{}, explained{}, judged{}, statusPage{},
+		api.OracleState{}, oracle.Spec{}, api.LoopState{}, loop.Status{}, loop.Tried{}, loop.Limits{}, loop.Record{}, oracle.Report{}, hinted{}, factsJSON{}, oracle.Hint{},
+		units.File{},
 		score{}, filter.Audit{}, policy.Explanation{}, policy.Change{}, planned{}, plannedPhase{}, plannedCall{},
 	} {
 		for f := range reflect.TypeOf(v).Fields() {

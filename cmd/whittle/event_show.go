@@ -77,6 +77,9 @@ func eventData(e api.Event) (lines []string) {
 		}
 		return lines
 	}
+	if loop, ok := loopEvent(e); ok {
+		return loop
+	}
 	var pretty bytes.Buffer
 	if json.Indent(&pretty, e.Data, "", "  ") != nil {
 		return []string{"data       " + legible(string(e.Data))}
@@ -98,4 +101,13 @@ func caseOf(e api.Event) (c judge.Case, ok bool) {
 		return c, false
 	}
 	return cases[0], true
+}
+
+// kindLoop events tell of a time loop.
+const kindLoop = "loop"
+
+// recordOf a loop that an event tells of.
+func recordOf(e api.Event) (r api.LoopRecord, ok bool) {
+	dec := json.NewDecoder(bytes.NewReader(e.Data))
+	return r, dec.Decode(&r) == nil && r.ID != 0
 }

@@ -50,7 +50,7 @@ It starts with one of these:
 	flags.StringVar(&a.state, "state", defaultState, "`DIR` of the agent's database")
 	flags.StringVar(&a.socket, "socket", api.DefaultSocket, "`PATH` of the agent's socket")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(newRun(a), newAgent(a), newStatus(a), newAttach(a), newSeal(a), newRenew(a), newPolicy(a), newJudge(a), newEvent(a), newAudit(a),
+	root.AddCommand(newRun(a), newAgent(a), newStatus(a), newAttach(a), newSeal(a), newRenew(a), newPolicy(a), newJudge(a), newOracle(a), newLoop(a), newEvent(a), newAudit(a),
 		newDoctor(a), newVersion(a), newMan(a), newHook(a), newRuntime(a), newInstall(a), newUninstall(a), newExecUnder(a), newHolder(a), newInject(a), newRenewJob(a))
 	addCompletion(root)
 	return root

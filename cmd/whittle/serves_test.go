@@ -30,6 +30,9 @@ type answers struct {
 	Waits       []api.Waiting
 	Settled     map[string]api.Judged // by ID; Waiting is filled in
 	Journal     []api.Event
+	Oracle      []api.OracleState
+	Loop        []api.LoopState
+	Record      []api.LoopRecord
 	Error, Hint string // of everything but status
 	Died        string // why the journal ended
 	asked       string
@@ -112,6 +115,51 @@ func (f *answers) Settle(_ context.Context, _ api.Peer, j api.Judgement) (api.Ju
 		}
 	}
 	return api.Judged{}, errors.Join(f.answer(j), api.NotWaiting(j.ID))
+}
+
+// SetOracle answers with what the script has of that workload, and the spec that was asked for.
+func (f *answers) SetOracle(_ context.Context, _ api.Peer, r api.OracleRequest) (api.OracleState, error) {
+	if err := f.answer(r); err != nil {
+		return api.OracleState{}, err
+	}
+	all, err := f.Oracles(context.Background(), r.Workload)
+	if err != nil {
+		return api.OracleState{}, err
+	}
+	all[0].Spec = r.Spec
+	return all[0], nil
+}
+
+func (f *answers) Oracles(_ context.Context, ref string) (all []api.OracleState, err error) {
+	for _, o := range f.Oracle {
+		if ref == "" || ref == o.Name || ref == o.Workload {
+			all = append(all, o)
+		}
+	}
+	if len(all) == 0 && ref != "" {
+		return nil, fmt.Errorf("oracle of %q: %w", ref, api.ErrNotFound)
+	}
+	return all, nil
+}
+
+func (f *answers) RemoveOracle(_ context.Context, _ api.Peer, ref string) error {
+	return f.answer(map[string]string{"removed": ref})
+}
+
+func (f *answers) Loops(_ context.Context, ref string) (all []api.LoopState, err error) {
+	for _, l := range f.Loop {
+		if ref == "" || ref == l.Name || ref == l.Workload {
+			all = append(all, l)
+		}
+	}
+	if len(all) == 0 && ref != "" {
+		return nil, fmt.Errorf("loops of %q: %w", ref, api.ErrNotFound)
+	}
+	return all, f.answer(nil)
+}
+
+func (f *answers) LoopHistory(_ context.Context, _ string, limit int) ([]api.LoopRecord, error) {
+	return f.Record[max(0, len(f.Record)-limit):], f.answer(nil)
 }
 
 func (f *answers) Events(context.Context, api.EventQuery) ([]api.Event, error) { return nil, nil }

@@ -15,7 +15,8 @@ import (
 
 const (
 	defaultLoops = 50
-	maxLoops     = 1000
+	// MaxLoops that are told of at once.
+	MaxLoops = 1000
 	// A name that is longer names nothing, and a spec that is longer was not written by a person.
 	maxRef = 4096
 	maxWhy = 4096
@@ -66,7 +67,7 @@ func (s *Server) loopHistory(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := intParam(r, "limit", defaultLoops, maxLoops)
+	limit, err := intParam(r, "limit", defaultLoops, MaxLoops)
 	if err != nil {
 		return nil, err
 	}
