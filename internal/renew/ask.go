@@ -19,6 +19,7 @@ const (
 	answerTime = 30 * time.Second // for one answer; Podman takes up to 2 s on a busy machine
 	makeTime   = 5 * time.Minute  // a storage without layers copies the image
 	awayTime   = 15 * time.Second // for which an engine that is not there is asked again
+	noticeTime = 5 * time.Second  // for an engine to notice that a container has ended
 	lastWords  = 5                // lines of a successor's output that are told when it fails
 )
 
@@ -92,6 +93,12 @@ func (p *passage) epitaph(ctx context.Context, id string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
 	defer cancel()
 	text := "it ended"
+	// The kernel has told us before the engine was told.
+	for end := time.Now().Add(noticeTime); time.Now().Before(end); pause(ctx, 20*time.Millisecond) {
+		if c, err := p.inspect(ctx, id); err != nil || !c.State.Alive() {
+			break
+		}
+	}
 	exit, err := p.Engine.Exit(ctx, id)
 	switch {
 	case err != nil:

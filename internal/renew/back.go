@@ -175,7 +175,11 @@ func (p *passage) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := p.awaitReady(ctx, p.head.Old); err != nil {
+	// It served before, whatever is asked of a successor: what it does not say in time is no reason to keep clients waiting.
+	switch err := p.awaitReady(ctx, p.head.Old, Ready{}); {
+	case errors.Is(err, errLate):
+		p.warn(fmt.Errorf("the predecessor: %w", err))
+	case err != nil:
 		return fmt.Errorf("start it again: %w", err)
 	}
 	if _, err := p.turn(ctx); err != nil {

@@ -13,9 +13,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/whittle-sec/whittle/internal/hint"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +73,7 @@ func begin(dir string, h header) (*journal, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := free(dir, h); err != nil {
+	if err := busy(dir, func(j *journal) bool { return j.concerns(h) }); err != nil {
 		return nil, err
 	}
 	h.Version, h.ID, h.PID = journalVersion, h.Old[:min(len(h.Old), 12)]+"-"+strings.ToLower(rand.Text()[:6]), os.Getpid()
@@ -184,28 +186,37 @@ func (j *journal) result() *Result {
 func (j *journal) close() error  { return j.file.Close() }
 func (j *journal) remove() error { return errors.Join(os.Remove(j.file.Name()), j.file.Close()) }
 
-// free is nil if no other renewal concerns the containers of this one. The directory is locked.
-func free(dir string, h header) error {
+// busy is an error if one of these journals is of a renewal that is under way, or was cut off.
+func busy(dir string, concerned func(*journal) bool) error {
 	names, err := journals(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		other, lively, err := read(name)
-		if err != nil {
-			return err
-		}
-		if other == nil || !other.concerns(h) {
-			continue
-		}
-		if lively {
-			return fmt.Errorf("%w: since %s, by process %d", ErrBusy, other.head.Began.Format(time.TimeOnly), other.head.PID)
-		}
-		if other.result() == nil {
-			return ErrUnfinished
+		j, lively, err := read(name)
+		switch {
+		case err != nil:
+			return hint.Add(err, "if it is not needed any more, remove "+name)
+		case j == nil || !concerned(j):
+		case lively:
+			err := fmt.Errorf("%w: since %s, by process %d", ErrBusy, j.head.Began.Format(time.TimeOnly), j.head.PID)
+			return hint.Add(err, "wait for it to end")
+		case j.result() == nil:
+			return hint.Add(ErrUnfinished, "finish or undo it first: sudo whittle renew --recover")
 		}
 	}
 	return nil
+}
+
+// called tells whether a name, or the beginning of an id, may mean a container of the renewal.
+func (j *journal) called(name string) bool {
+	const short = 4 // of an id; fewer digits may mean anything
+	if name == "" {
+		return false
+	}
+	ids := []string{j.head.Old, j.head.New, j.made()}
+	return name == j.head.Plan.Container ||
+		slices.ContainsFunc(ids, func(id string) bool { return id == name || len(name) >= short && strings.HasPrefix(id, name) })
 }
 
 // concerns tells whether two renewals have a container in common.

@@ -99,34 +99,34 @@ func (p *passage) missing(has []netip.AddrPort) (missing []netip.AddrPort) {
 
 // ready waits until the successor can serve, as the plan says it is told.
 func (p *passage) ready(ctx context.Context) (string, error) {
-	return p.awaitReady(ctx, p.successor)
+	return "", p.awaitReady(ctx, p.successor, p.head.Request.Ready)
 }
 
-func (p *passage) awaitReady(ctx context.Context, id string) (string, error) {
+// errLate marks that one that runs was not ready in time.
+var errLate = errors.New("not ready")
+
+func (p *passage) awaitReady(ctx context.Context, id string, how Ready) error {
 	_, alive, err := p.watch(ctx, id)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer alive.Close()
 	within, cancel := context.WithDeadline(ctx, p.deadline)
 	defer cancel()
-	wait := glance
+	wait, last := glance, "nothing was answered"
 	for {
-		why, err := p.question(within, id)
-		if err == nil && why == "" {
-			if alive.Alive() != nil {
-				return "", errors.New(p.epitaph(ctx, id))
-			}
-			return "", nil
-		}
-		if err != nil {
-			why = err.Error()
-		}
-		if alive.Alive() != nil {
-			return "", errors.New(p.epitaph(ctx, id))
-		}
-		if within.Err() != nil {
-			return "", fmt.Errorf("not ready after %v: %s%s", p.head.Plan.Patience, why, p.lastWords(ctx, id))
+		why, err := p.question(within, id, how)
+		switch {
+		case alive.Alive() != nil:
+			return errors.New(p.epitaph(ctx, id))
+		case err == nil && why == "":
+			return nil
+		case within.Err() != nil:
+			return fmt.Errorf("%w after %v: %s%s", errLate, p.head.Plan.Patience, last, p.lastWords(ctx, id))
+		case err != nil:
+			last = err.Error()
+		default:
+			last = why
 		}
 		pause(within, wait)
 		wait = min(2*wait, 250*time.Millisecond)
@@ -134,8 +134,7 @@ func (p *passage) awaitReady(ctx context.Context, id string) (string, error) {
 }
 
 // question whether the successor can serve; why says why it cannot yet.
-func (p *passage) question(ctx context.Context, id string) (why string, err error) {
-	r := p.head.Request.Ready
+func (p *passage) question(ctx context.Context, id string, r Ready) (why string, err error) {
 	switch {
 	case r.Command != "":
 		return runCommand(ctx, r.Command, id)

@@ -40,11 +40,15 @@ type Runner struct {
 // that it is not known what holds. A ctx that is done before the successor was given the traffic means going back.
 func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 	b, plan, err := r.plan(ctx, q)
-	if err != nil {
-		return Result{}, err
+	if err == nil && plan.Strategy == "" {
+		err = hint.Add(fmt.Errorf("%w: %s", ErrRefused, plan.Refused), plan.Hint)
 	}
-	if plan.Strategy == "" {
-		return Result{}, hint.Add(fmt.Errorf("%w: %s", ErrRefused, plan.Refused), plan.Hint)
+	if err != nil {
+		// In the middle of another renewal it may be stopped, or its name be nobody's: that is what is to be told then.
+		if other := busy(r.Dir, func(j *journal) bool { return j.called(q.Container) }); other != nil {
+			err = other
+		}
+		return Result{}, err
 	}
 	successor, err := r.successor(ctx, q, b)
 	if err != nil {
@@ -53,12 +57,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 	j, err := begin(r.Dir, header{
 		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Old: b.ID, New: successor, NetNS: b.NetworkKept,
 	})
-	switch {
-	case errors.Is(err, ErrUnfinished):
-		return Result{}, hint.Add(err, "finish or undo it first: sudo whittle renew --recover")
-	case errors.Is(err, ErrBusy):
-		return Result{}, hint.Add(err, "wait for it to end")
-	case err != nil:
+	if err != nil {
 		return Result{}, err
 	}
 	p := &passage{Runner: r, journal: j, began: time.Now(), result: Result{
@@ -67,11 +66,26 @@ func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 	if q.Successor != "" {
 		p.result.Successor, p.successor = successor, successor
 	}
-	if p.old, err = process.Open(b.PID); err != nil {
-		return Result{}, errors.Join(fmt.Errorf("watch the predecessor: %w", err), j.remove())
+	if err := p.still(ctx, b); err != nil {
+		return Result{}, errors.Join(err, j.remove())
 	}
 	p.run(ctx, plan.Steps)
 	return p.end()
+}
+
+// still makes sure that the plan is of what is there, now that nobody else may renew it.
+func (p *passage) still(ctx context.Context, b engine.Blueprint) (err error) {
+	if p.old, err = process.Open(b.PID); err != nil {
+		return fmt.Errorf("watch the predecessor: %w", err)
+	}
+	c, err := p.Engine.Inspect(ctx, b.ID)
+	if err == nil && (c.PID != b.PID || c.Name != b.Name) {
+		err = errors.New("it was renewed, renamed or started anew while it was looked at")
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("look at %s again: %w", b.Name, err), p.old.Close())
+	}
+	return nil
 }
 
 // successor is what it is found by before it is made: the id of an existing one, or the name of one to be made.
