@@ -23,8 +23,12 @@ import (
 type fence interface {
 	name() string
 	put(ctx context.Context, r ruleset) error
+	// lift what put has made.
+	lift(ctx context.Context, r ruleset) error
 	// remove the rules of gates for which of is true, and nothing else. That there are none is no error.
 	remove(ctx context.Context, of func(tag) bool) error
+	// tidy away what is of no use without rules. What waits in a queue would not outlast it.
+	tidy(ctx context.Context) error
 	// count the packets that the rules of a gate matched.
 	count(ctx context.Context, of tag) (uint64, error)
 }
@@ -33,8 +37,10 @@ type fence interface {
 type ruleset struct {
 	to    []Destination
 	tag   tag
-	queue *uint16   // nil: drop them
 	until time.Time // when dropping ends by itself
+
+	queue  *uint16 // nil: drop them
+	passed uint32  // the mark of what has been let go
 }
 
 type attempt struct {

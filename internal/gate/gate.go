@@ -88,7 +88,7 @@ func firstThatWorks(ctx context.Context, ns *netns, to []Destination, attempts [
 				failed = append(failed, err)
 				continue
 			}
-			g.rules.queue = &g.queue.number
+			g.rules.queue, g.rules.passed = &g.queue.number, g.queue.passed
 		}
 		if err = put(ctx, a.fence, g.rules); err == nil {
 			return g, nil
@@ -114,13 +114,13 @@ func put(ctx context.Context, f fence, r ruleset) error {
 	if err := f.put(ctx, r); err != nil {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), openWithin)
 		defer cancel()
-		return errors.Join(err, f.remove(after, r.tag.is))
+		return errors.Join(err, f.remove(after, r.tag.is), f.tidy(after))
 	}
 	return nil
 }
 
 // Open lets what waits go on, at once, and then removes the rules. It may be called again: nothing happens, or what
-// failed is tried again.
+// failed is tried again. On an error, too, everything goes on.
 func (g *Gate) Open() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,22 +133,11 @@ func (g *Gate) Open() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openWithin)
 	defer cancel()
-	err := g.ns.do(func() error {
-		unlock, err := lock(ctx)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		if g.queue == nil {
-			g.held, g.dropped = 0, countDropped(ctx, g.fence, g.rules.tag)
-		}
-		return g.fence.remove(ctx, g.rules.tag.is)
-	})
-	if err != nil {
-		// The queue goes on letting everything pass.
+	if err := g.ns.do(func() error { return g.lift(ctx) }); err != nil {
 		return fmt.Errorf("opening the gate: %w", err)
 	}
 	g.open = true
+	var err error
 	if g.queue != nil {
 		err = g.queue.Close()
 		g.held, g.dropped = g.queue.counts()
@@ -157,6 +146,22 @@ func (g *Gate) Open() error {
 		return fmt.Errorf("opening the gate: %w", err)
 	}
 	return nil
+}
+
+// lift the rules. The kernel takes its time for that (grace periods), which is why nobody waits for it.
+func (g *Gate) lift(ctx context.Context) error {
+	unlock, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if g.queue == nil {
+		g.dropped = countDropped(ctx, g.fence, g.rules.tag)
+	}
+	if err := g.fence.lift(ctx, g.rules); err != nil {
+		return err
+	}
+	return g.fence.tidy(ctx)
 }
 
 // Waited tells how many connections were held, and how many packets were dropped: because too many waited, or, where
@@ -208,6 +213,9 @@ func removeDead(ctx context.Context, fences []fence) error {
 	var failed, unknown []error
 	for _, f := range fences {
 		err := f.remove(ctx, tag.dead)
+		if err == nil {
+			err = f.tidy(ctx)
+		}
 		if errors.Is(err, errListing) {
 			unknown = append(unknown, err)
 		} else if err != nil {

@@ -31,40 +31,57 @@ func family(variant, version string) (tables, bool) {
 
 func (i iptables) name() string { return i.variant }
 
-func (i iptables) put(ctx context.Context, r ruleset) error {
-	four, six := byFamily(r.to)
-	if !hasIPv6() {
-		six = nil
+// put at the top: what comes before may accept, and then the gate is not asked.
+func (i iptables) put(ctx context.Context, r ruleset) error { return i.each(ctx, "-I %s 1 %s", r) }
+
+func (i iptables) lift(ctx context.Context, r ruleset) error {
+	if err := i.each(ctx, "-D %s %s", r); err == nil {
+		return nil
 	}
-	if err := i.four.put(ctx, four, r); err != nil {
+	return i.remove(ctx, r.tag.is) // some of them may be gone
+}
+
+// tidy nothing: the table raw is everybody's.
+func (iptables) tidy(context.Context) error { return nil }
+
+// each rule, in one transaction for each family.
+func (i iptables) each(ctx context.Context, format string, r ruleset) error {
+	four, six := byFamily(r.to)
+	if err := i.four.each(ctx, format, four, r); err != nil || len(six) == 0 {
 		return err
 	}
-	if len(six) > 0 && i.six.restore == "" {
+	if i.six.restore == "" {
 		return errors.New("there is IPv6 on this host, and no ip6tables")
 	}
-	return i.six.put(ctx, six, r)
+	return i.six.each(ctx, format, six, r)
 }
 
 func byFamily(to []Destination) (four, six []Destination) {
+	with6 := hasIPv6()
 	for _, d := range to {
 		if !d.Addr.Is6() {
 			four = append(four, d)
 		}
-		if !d.Addr.Is4() {
+		if !d.Addr.Is4() && with6 {
 			six = append(six, d)
 		}
 	}
 	return four, six
 }
 
-func (t tables) put(ctx context.Context, to []Destination, r ruleset) error {
+func (t tables) each(ctx context.Context, format string, to []Destination, r ruleset) error {
 	if len(to) == 0 {
 		return nil
 	}
 	var rules []string
-	for _, d := range to {
-		for _, chain := range []string{"PREROUTING", "OUTPUT"} {
-			rules = append(rules, fmt.Sprintf("-I %s 1 %s", chain, iptablesRule(d, r)))
+	for _, chain := range []string{"PREROUTING", "OUTPUT"} {
+		// Each goes to the top, so that this one is behind the others in the end.
+		if r.queue != nil {
+			unmark := fmt.Sprintf("-m mark --mark %#x -m comment --comment %s -j MARK --set-mark 0", r.passed, r.tag)
+			rules = append(rules, fmt.Sprintf(format, chain, unmark))
+		}
+		for _, d := range to {
+			rules = append(rules, fmt.Sprintf(format, chain, iptablesRule(d, r)))
 		}
 	}
 	return t.change(ctx, rules)
@@ -82,20 +99,13 @@ func iptablesRule(d Destination, r ruleset) string {
 	if d.Addr.IsValid() {
 		to = "-d " + d.Addr.String()
 	}
-	what := fmt.Sprintf("-j NFQUEUE --queue-num %d --queue-bypass", deref(r.queue))
-	when := ""
-	if r.queue == nil {
-		what = "-j DROP"
-		when = "-m time --datestop " + r.until.UTC().Format("2006-01-02T15:04:05") + " "
+	when := "-m time --datestop " + r.until.UTC().Format("2006-01-02T15:04:05")
+	what := "-j DROP"
+	if r.queue != nil {
+		when = fmt.Sprintf("-m mark ! --mark %#x", r.passed)
+		what = fmt.Sprintf("-j NFQUEUE --queue-num %d --queue-bypass", *r.queue)
 	}
-	return fmt.Sprintf("%s -p tcp --syn --dport %d %s-m comment --comment %s %s", to, d.Port, when, r.tag, what)
-}
-
-func deref(n *uint16) uint16 {
-	if n == nil {
-		return 0
-	}
-	return *n
+	return fmt.Sprintf("%s -p tcp --syn --dport %d %s -m comment --comment %s %s", to, d.Port, when, r.tag, what)
 }
 
 func (i iptables) remove(ctx context.Context, of func(tag) bool) error {

@@ -9,16 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's interface to packet queues, from include/uapi/linux/netfilter/nfnetlink_queue.h: four messages, of
-// which a reader of one queue needs no more than this. Headers are in the machine's byte order, contents in the
+// The kernel's interface to packet queues, from include/uapi/linux/netfilter/nfnetlink_queue.h: what the reader
+// of one queue needs of it. Headers are in the machine's byte order, contents in the
 // network's.
 const (
 	subsystemQueue = 3 << 8 // NFNL_SUBSYS_QUEUE
 
-	msgPacket       = subsystemQueue | 0
-	msgVerdict      = subsystemQueue | 1
-	msgConfig       = subsystemQueue | 2
-	msgVerdictBatch = subsystemQueue | 3 // of all packets up to one
+	msgPacket  = subsystemQueue // | 0
+	msgVerdict = subsystemQueue | 1
+	msgConfig  = subsystemQueue | 2
 
 	configCommand   = 1 // NFQA_CFG_CMD
 	configParams    = 2
@@ -28,11 +27,13 @@ const (
 
 	attrPacketHeader  = 1 // NFQA_PACKET_HDR
 	attrVerdictHeader = 2
+	attrMark          = 3
 	attrInDevice      = 5
 	attrPayload       = 10
 
 	verdictDrop   = 0
 	verdictAccept = 1
+	verdictRepeat = 4 // the hook again: all rules of the table
 
 	messageHeader = 16 // struct nlmsghdr
 	familyHeader  = 4  // struct nfgenmsg
@@ -40,23 +41,35 @@ const (
 	attrTypeMask  = 0x3fff
 )
 
-// message about a queue, with one attribute.
-func message(kind, flags, queue uint16, attr uint16, value []byte) []byte {
-	size := messageHeader + familyHeader + attrHeader + len(value)
-	b := make([]byte, 0, size+3)
-	b = binary.NativeEndian.AppendUint32(b, uint32(size))
+type attribute struct {
+	kind  uint16
+	value []byte
+}
+
+// message about a queue.
+func message(kind, flags, queue uint16, attributes ...attribute) []byte {
+	b := make([]byte, 4, 64)
 	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // sequence number, port
 	b = append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0)
 	b = binary.BigEndian.AppendUint16(b, queue)
-	b = binary.NativeEndian.AppendUint16(b, uint16(attrHeader+len(value)))
-	b = binary.NativeEndian.AppendUint16(b, attr)
-	return append(b, value...)
+	for _, a := range attributes {
+		b = append(b, make([]byte, align(len(b))-len(b))...)
+		b = binary.NativeEndian.AppendUint16(b, uint16(attrHeader+len(a.value)))
+		b = binary.NativeEndian.AppendUint16(b, a.kind)
+		b = append(b, a.value...)
+	}
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	return b
 }
 
-func verdictValue(verdict, id uint32) []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, verdict), id)
+// number in an attribute, in the network's byte order.
+func number(n ...uint32) (b []byte) {
+	for _, v := range n {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	return b
 }
 
 // messages of a datagram of the kernel: kind and content.
@@ -82,6 +95,7 @@ type packet struct {
 	id      uint32
 	hook    uint8
 	in      uint32
+	mark    uint32
 	payload []byte // its beginning
 }
 
@@ -98,6 +112,8 @@ func parsePacket(b []byte) (p packet, ok bool) {
 		switch kind := binary.NativeEndian.Uint16(b[2:]) & attrTypeMask; {
 		case kind == attrPacketHeader && len(value) >= 7:
 			p.id, p.hook, ok = binary.BigEndian.Uint32(value), value[6], true
+		case kind == attrMark && len(value) >= 4:
+			p.mark = binary.BigEndian.Uint32(value)
 		case kind == attrInDevice && len(value) >= 4:
 			p.in = binary.BigEndian.Uint32(value)
 		case kind == attrPayload:

@@ -28,9 +28,12 @@ func (n nft) name() string { return "nft" }
 func (n nft) put(ctx context.Context, r ruleset) error {
 	var b strings.Builder
 	b.WriteString(nftChains)
-	for _, d := range r.to {
-		for _, chain := range []string{"prerouting", "output"} {
+	for _, chain := range []string{"prerouting", "output"} {
+		for _, d := range r.to {
 			fmt.Fprintf(&b, "add rule %s %s %s\n", nftTable, chain, nftRule(d, r))
+		}
+		if r.queue != nil {
+			fmt.Fprintf(&b, "add rule %s %s meta mark %#x meta mark set 0 comment %q\n", nftTable, chain, r.passed, r.tag)
 		}
 	}
 	_, err := run(ctx, b.String(), n.path, "-f", "-")
@@ -45,12 +48,15 @@ func nftRule(d Destination, r ruleset) string {
 	case d.Addr.Is6():
 		to = "ip6 daddr " + d.Addr.String()
 	}
-	what := fmt.Sprintf("counter queue num %d bypass", deref(r.queue))
-	if r.queue == nil {
-		what = fmt.Sprintf("meta time < %d counter drop", r.until.Unix())
+	what := fmt.Sprintf("meta time < %d counter drop", r.until.Unix())
+	if r.queue != nil {
+		what = fmt.Sprintf("meta mark != %#x counter queue num %d bypass", r.passed, *r.queue)
 	}
 	return fmt.Sprintf("%s tcp dport %d tcp flags & (fin|syn|rst|ack) == syn %s comment %q", to, d.Port, what, r.tag)
 }
+
+// lift needs the rules' handles, which only a listing has.
+func (n nft) lift(ctx context.Context, r ruleset) error { return n.remove(ctx, r.tag.is) }
 
 func (n nft) remove(ctx context.Context, of func(tag) bool) error {
 	all, err := n.list(ctx)
@@ -58,22 +64,30 @@ func (n nft) remove(ctx context.Context, of func(tag) bool) error {
 		return fmt.Errorf("%w: %w", errListing, err)
 	}
 	var b strings.Builder
-	stay := false
 	for _, r := range all {
 		if r.ours && of(r.tag) {
 			fmt.Fprintf(&b, "delete rule %s %s handle %d\n", nftTable, r.chain, r.handle)
-		} else {
-			stay = true
 		}
 	}
 	if b.Len() == 0 {
 		return nil
 	}
-	if !stay {
-		fmt.Fprintf(&b, "delete table %s\n", nftTable)
-	}
 	if _, err := run(ctx, b.String(), n.path, "-f", "-"); err != nil {
 		return fmt.Errorf("removing rules: %w", err)
+	}
+	return nil
+}
+
+func (n nft) tidy(ctx context.Context) error {
+	there, err := n.hasTable(ctx)
+	if err != nil || !there {
+		return err
+	}
+	if all, err := n.list(ctx); err != nil || len(all) > 0 {
+		return err
+	}
+	if _, err := run(ctx, "", n.path, "delete", "table", "inet", "whittle_gate"); err != nil {
+		return fmt.Errorf("removing the table: %w", err)
 	}
 	return nil
 }
@@ -92,15 +106,20 @@ func (n nft) count(ctx context.Context, of tag) (uint64, error) {
 	return sum, nil
 }
 
-// list the rules of our table. That there is no such table is told by a listing of all tables: the text of an error is
-// not for programs.
-func (n nft) list(ctx context.Context) ([]listedRule, error) {
+// hasTable reads a listing of all tables: the text of an error is not for programs.
+func (n nft) hasTable(ctx context.Context) (bool, error) {
 	tables, err := run(ctx, "", n.path, "list", "tables")
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	if !hasLine(tables, "table "+nftTable) {
-		return nil, nil
+	return hasLine(tables, "table "+nftTable), nil
+}
+
+// list the rules of our table.
+func (n nft) list(ctx context.Context) ([]listedRule, error) {
+	there, err := n.hasTable(ctx)
+	if err != nil || !there {
+		return nil, err
 	}
 	out, err := run(ctx, "", n.path, "-n", "-a", "list", "table", "inet", "whittle_gate")
 	if err != nil {

@@ -74,14 +74,8 @@ func FuzzParseSYN(f *testing.F) {
 }
 
 func packetMessage(id uint32, payload []byte) []byte {
-	header := append(binary.BigEndian.AppendUint32(nil, id), 8, 0, 1)
-	m := message(msgPacket, 0, 1, attrPacketHeader, header)
-	m = append(m, 0) // alignment
-	m = binary.NativeEndian.AppendUint16(m, uint16(attrHeader+len(payload)))
-	m = binary.NativeEndian.AppendUint16(m, attrPayload)
-	m = append(m, payload...)
-	binary.NativeEndian.PutUint32(m, uint32(len(m)))
-	return m
+	return message(msgPacket, 0, 1, attribute{attrPacketHeader, append(number(id), 8, 0, 1)},
+		attribute{attrMark, number(id + 1)}, attribute{attrInDevice, number(id + 2)}, attribute{attrPayload, payload})
 }
 
 func FuzzMessages(f *testing.F) {
@@ -107,9 +101,12 @@ func TestMessages(t *testing.T) {
 	var got []string
 	for kind, content := range messages(b) {
 		p, ok := parsePacket(content)
-		got = append(got, fmt.Sprintf("%d %t %d %d %s", kind, ok, p.id, p.hook, p.payload))
+		got = append(got, fmt.Sprintf("%d %t %+v", kind, ok, p))
 	}
-	want := []string{fmt.Sprintf("%d true 1 1 abcd", msgPacket), fmt.Sprintf("%d true 2 1 ef", msgPacket)}
+	want := []string{
+		fmt.Sprintf("%d true %+v", msgPacket, packet{id: 1, hook: 1, mark: 2, in: 3, payload: []byte("abcd")}),
+		fmt.Sprintf("%d true %+v", msgPacket, packet{id: 2, hook: 1, mark: 3, in: 4, payload: []byte("ef")}),
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("messages = %q, want %q", got, want)
 	}
@@ -123,7 +120,7 @@ func TestWaiting(t *testing.T) {
 	of := func(port uint16) connection {
 		return connection{src: netip.AddrPortFrom(netip.IPv6Loopback(), port)}
 	}
-	w := waiting{limit: 2, packet: map[connection]uint32{}}
+	w := waiting{limit: 2, packet: map[connection]queued{}}
 	for _, c := range []struct {
 		name string
 		port uint16
@@ -137,14 +134,14 @@ func TestWaiting(t *testing.T) {
 		{"no room", 3, 13, 13, true},
 		{"the second again, when there is no room", 2, 14, 11, true},
 	} {
-		if drop, old := w.add(of(c.port), c.id); old != c.old || (old && drop != c.drop) {
+		if drop, old := w.add(of(c.port), queued{id: c.id}); old != c.old || (old && drop != c.drop) {
 			t.Errorf("%s: add = %d, %t, want %d, %t", c.name, drop, old, c.drop, c.old)
 		}
 	}
 	if w.held != 2 || w.dropped != 1 {
 		t.Errorf("held %d, dropped %d, want 2, 1", w.held, w.dropped)
 	}
-	if ids := w.end(); !slices.Equal(ids, []uint32{12, 14}) {
+	if ids := w.end(); !slices.Equal(ids, []queued{{id: 12}, {id: 14}}) {
 		t.Errorf("end = %v, want 12 and 14", ids)
 	}
 }

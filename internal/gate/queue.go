@@ -3,7 +3,6 @@
 package gate
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -40,6 +39,7 @@ const (
 // queue is an NFQUEUE of the kernel, and the goroutine that reads it.
 type queue struct {
 	number uint16
+	passed uint32 // mark of what is let go: the rules know by it not to queue it again, and take it off
 	to     []Destination
 	socket *os.File
 	conn   interface {
@@ -62,8 +62,8 @@ func openQueue(to []Destination) (*queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a packet queue: %w", err)
 	}
-	q := &queue{to: to, done: make(chan struct{})}
-	q.waiting = waiting{limit: maxHeld, packet: map[connection]uint32{}}
+	q := &queue{to: to, passed: rand.Uint32() | 1, done: make(chan struct{})}
+	q.waiting = waiting{limit: maxHeld, packet: map[connection]queued{}}
 	if err := q.configure(fd); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("opening a packet queue: %w", err)
@@ -98,12 +98,12 @@ func (q *queue) configure(fd int) error {
 	if err := q.bind(fd); err != nil {
 		return err
 	}
-	length := binary.BigEndian.AppendUint32(nil, maxQueueLength)
-	if err := request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, configMaxLength, length)); err != nil {
+	length := attribute{configMaxLength, number(maxQueueLength)}
+	if err := request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, length)); err != nil {
 		return fmt.Errorf("bounding it: %w", err)
 	}
-	params := append(binary.BigEndian.AppendUint32(nil, copyLength), copyPacket)
-	if err := request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, configParams, params)); err != nil {
+	params := attribute{configParams, append(number(copyLength), copyPacket)}
+	if err := request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, params)); err != nil {
 		return fmt.Errorf("asking for packets: %w", err)
 	}
 	return unix.SetNonblock(fd, true)
@@ -114,8 +114,8 @@ func (q *queue) bind(fd int) error {
 	var err error
 	for range triesForNumber {
 		q.number = uint16(firstNumber + rand.IntN(lastNumber-firstNumber))
-		command := []byte{commandBind, 0, 0, 0}
-		err = request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, configCommand, command))
+		command := attribute{configCommand, []byte{commandBind, 0, 0, 0}}
+		err = request(fd, message(msgConfig, unix.NLM_F_ACK, q.number, command))
 		if !errors.Is(err, unix.EBUSY) {
 			break
 		}
@@ -182,14 +182,27 @@ func (q *queue) decide(p packet) {
 	src, dst, ok := parseSYN(p.payload)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	// What is not for the destinations came by a rule that is not ours.
-	if q.open || !ok || !matches(q.to, dst) {
-		q.send(message(msgVerdict, 0, q.number, attrVerdictHeader, verdictValue(verdictAccept, p.id)))
+	switch {
+	case !ok || !matches(q.to, dst): // it came by a rule that is not ours
+		q.send(message(msgVerdict, 0, q.number, attribute{attrVerdictHeader, number(verdictAccept, p.id)}))
+	case q.open:
+		q.let(queued{p.id, p.mark})
+	default:
+		if drop, old := q.waiting.add(connection{src, dst, p.hook, p.in}, queued{p.id, p.mark}); old {
+			q.send(message(msgVerdict, 0, q.number, attribute{attrVerdictHeader, number(verdictDrop, drop)}))
+		}
+	}
+}
+
+// let a packet go on, through the whole table again: accepted, it would skip the rules behind ours, of which some may
+// refuse it. One that has a mark already keeps it, and is accepted.
+func (q *queue) let(p queued) {
+	if p.mark != 0 {
+		q.send(message(msgVerdict, 0, q.number, attribute{attrVerdictHeader, number(verdictAccept, p.id)}))
 		return
 	}
-	if drop, old := q.waiting.add(connection{src, dst, p.hook, p.in}, p.id); old {
-		q.send(message(msgVerdict, 0, q.number, attrVerdictHeader, verdictValue(verdictDrop, drop)))
-	}
+	q.send(message(msgVerdict, 0, q.number,
+		attribute{attrVerdictHeader, number(verdictRepeat, p.id)}, attribute{attrMark, number(q.passed)}))
 }
 
 // send does not fail in a way that anything can be done about: what gets no verdict is dropped when the socket closes.
@@ -204,14 +217,13 @@ func (q *queue) send(m []byte) {
 func (q *queue) release() {
 	q.mu.Lock()
 	q.open = true
-	ids := q.waiting.end()
+	all := q.waiting.end()
 	q.mu.Unlock()
-	for len(ids) > 0 {
-		n := min(len(ids), releaseAtOnce)
-		q.send(message(msgVerdictBatch, 0, q.number, attrVerdictHeader, verdictValue(verdictAccept, ids[n-1])))
-		if ids = ids[n:]; len(ids) > 0 {
+	for i, p := range all {
+		if i > 0 && i%releaseAtOnce == 0 {
 			time.Sleep(releasePause)
 		}
+		q.let(p)
 	}
 }
 
