@@ -9,16 +9,7 @@ import (
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/oracle"
-	"github.com/whittle-sec/whittle/internal/policy"
-	"github.com/whittle-sec/whittle/internal/syscalls"
 )
-
-// Key is what is learned: a call of a role in a phase.
-type Key struct {
-	Call  syscalls.Call
-	Role  string
-	Phase policy.Phase
-}
 
 // State of a workload.
 type State string
@@ -78,7 +69,7 @@ type Action struct {
 	// Commit is to be stored in the policy, and then told to Committed. Until then each Tick asks for it again, so that a
 	// crash between the two loses nothing.
 	Commit []Key
-	Return bool // production is to come back
+	Return bool // production is to come back; said again until Returned
 	Why    string
 }
 
@@ -107,13 +98,9 @@ type Record struct {
 	Verdict   Verdict        `json:"verdict,omitempty"`
 	Report    *oracle.Report `json:"report,omitempty"`
 	Why       string         `json:"why,omitempty"`
-	OracleFor time.Duration  `json:"oracle_for"`     // from the start to the end
-	Lost      string         `json:"lost,omitempty"` // what the two moves interrupted; set by who made them
-}
-
-// Saved is everything that a Machine goes on from, as JSON.
-type Saved struct {
-	State State `json:"state"`
+	Return    string         `json:"return,omitempty"` // what went wrong with bringing production back
+	OracleFor time.Duration  `json:"oracle_for"`       // from the start to the end
+	Lost      string         `json:"lost,omitempty"`   // what the two moves interrupted; set by who made them
 }
 
 // Status of a workload, for people.
@@ -137,55 +124,3 @@ type Tried struct {
 	Until time.Time `json:"until"`
 	Why   string    `json:"why"`
 }
-
-// Machine of one workload. It is not safe for concurrent use. After each input that changed something, Saved is to be
-// stored before anything is done about it.
-type Machine struct {
-	limits Limits
-	s      Saved
-}
-
-// New goes on from what was saved; the zero Saved is a workload in production that never had a loop. After a restart with
-// an oracle under way, whoever knows what became of it says so (Aborted, Failed) before the first Tick.
-func New(limits Limits, saved Saved) *Machine { return &Machine{limits: limits, s: saved} }
-
-// Refused is told of each call that production was refused and that no other judge vouches for.
-func (m *Machine) Refused(now time.Time, k Key, why string) Decision { return Decision{} }
-
-// Serving: the oracle took production's place.
-func (m *Machine) Serving(now time.Time) {}
-
-// Reached is told of each call that the oracle makes outside the policy and that is its service's own. It reports whether the
-// key is new. A key is learned when its grace has passed, or the oracle has ended, without an abort.
-func (m *Machine) Reached(now time.Time, k Key, tid int) (isNew bool) { return false }
-
-// Committed: the policy has them.
-func (m *Machine) Committed(now time.Time, keys []Key) {}
-
-// Aborted: the oracle's hardening ended a process of it. Production is to come back (Tick says so).
-func (m *Machine) Aborted(now time.Time, r oracle.Report) {}
-
-// Failed: the oracle did not get ready or ended without a report; or, while production was coming back, production did not
-// get ready, which is tried again.
-func (m *Machine) Failed(now time.Time, why string) {}
-
-// Tick is called about each second, and after each input.
-func (m *Machine) Tick(now time.Time) Action { return Action{} }
-
-// Returned: production serves, and the oracle has ended.
-func (m *Machine) Returned(now time.Time) {}
-
-// Forget what a person took out of the policy.
-func (m *Machine) Forget(now time.Time, keys []Key) {}
-
-// Reset is for another oracle: what failed before is tried again, and convergence begins anew.
-func (m *Machine) Reset(now time.Time) {}
-
-func (m *Machine) Saved() Saved { return m.s }
-
-func (m *Machine) State() State { return m.s.State }
-
-// Record of the loop under way, or of the last.
-func (m *Machine) Record() (r Record, ok bool) { return Record{}, false }
-
-func (m *Machine) Status(now time.Time) Status { return Status{State: m.s.State} }

@@ -19,8 +19,8 @@ type Oracle struct {
 	Updated  time.Time
 }
 
-// maxBlob bounds each JSON text of oracles and loops.
-const maxBlob = 1 << 20
+// maxBlob bounds each JSON text of oracles and loops: a loop's grows with the calls that were learned.
+const maxBlob = 8 << 20
 
 // checkBlob says what is wrong with a JSON text that is to be kept for a workload.
 func checkBlob(id string, text []byte) error {

@@ -18,7 +18,7 @@ def _install():
     import sys
     import time
 
-    getframe, pid, end, fsdecode = sys._getframe, posix.getpid, posix._exit, __import__("os").fsdecode
+    getframe, pid, end = sys._getframe, posix.getpid, posix._exit
     posix_stat, posix_open, posix_write, posix_close = posix.stat, posix.open, posix.write, posix.close
     regular, os_error, value_error = stat.S_ISREG, OSError, ValueError
     string, binary, number, text, kind, size, is_a, id_of = str, bytes, int, repr, type, len, isinstance, id
@@ -121,7 +121,7 @@ def _install():
         if is_a(value, string):
             return value
         if is_a(value, binary):
-            return fsdecode(value)
+            return value[:400].decode("ascii", "replace")
         # Not repr of just anything: that would run the intruder's code.
         if kind(value) in (number, kind(None), kind(True)):
             return text(value)
@@ -172,7 +172,7 @@ def _install():
             return
         name = args[1]
         if not is_a(name, string):
-            name = fsdecode(name) if is_a(name, binary) else ""
+            name = name.decode("utf-8", "surrogateescape") if is_a(name, binary) else ""
         # The image's code may: imports do, and templates.
         if name not in forged and trust(name) == "" and distrust(frame) is not None and size(forged) < 100000:
             forged[name] = True
