@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	startWithin = 60 * time.Second // what the runtime may take
-	lookEvery   = 50 * time.Millisecond
+	startWithin  = 60 * time.Second // what the runtime may take
+	removeWithin = 20 * time.Second // an engine may take to remove one that has ended
+	lookEvery    = 50 * time.Millisecond
 )
 
 var (
@@ -78,11 +79,12 @@ func (in inspection) runs() bool {
 	return in.State.Pid > 0 || in.State.Restarting || state(in.State.Status).Alive()
 }
 
-// ended waits until Docker says that there is no process.
+// ended waits until Docker says that there is no process, and, with --rm, no container: its name is free then. A removal that
+// fails is Docker's matter.
 func (d *Docker) ended(ctx context.Context, id string) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
+	for removed := 0; ; {
 		in, err := d.inspection(ctx, id)
 		if errors.Is(err, engine.ErrUnknownContainer) {
 			return nil
@@ -91,7 +93,9 @@ func (d *Docker) ended(ctx context.Context, id string) error {
 			return err
 		}
 		if !in.runs() {
-			return nil
+			if removed++; !in.HostConfig.AutoRemove || time.Duration(removed)*lookEvery > removeWithin {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -128,10 +132,28 @@ func (d *Docker) Remove(ctx context.Context, id string) error {
 		Query:  url.Values{"force": {"false"}, "v": {"false"}},
 		Within: startWithin,
 	})
+	if sockethttp.Refused(err, http.StatusConflict) { // it has --rm, and is being removed
+		return d.gone(ctx, in.ID, fmt.Errorf("%s: %w", doing, err))
+	}
 	if err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil
+}
+
+// gone waits for a removal that is under way; else it returns why.
+func (d *Docker) gone(ctx context.Context, id string, why error) error {
+	for range removeWithin / lookEvery {
+		if _, err := d.inspection(ctx, id); errors.Is(err, engine.ErrUnknownContainer) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(why, ctx.Err())
+		case <-time.After(lookEvery):
+		}
+	}
+	return why
 }
 
 // Rename a container, running or not.

@@ -16,7 +16,7 @@ import (
 func changes(t *testing.T, b MakerBench) {
 	data := dataDir(t)
 	first := b.run(t, "--network", "none", "-e", "KEEP=1", "-e", "SET=old", "--label", "keep=1", "--label", "set=old", "-v", data+":/data", b.Full, "sh", "-c", "echo $0; "+forever, "zero")
-	show := []string{"sh", "-c", `echo "$KEEP $SET $NEW $IMAGE $*"; ls /data /new; echo x >/new/x; echo shown`, "zero", "one", "t w o"}
+	show := []string{"sh", "-c", `exec 2>&1; echo "$KEEP $SET $NEW $IMAGE $*"; ls /data /new; echo x >/new/x; echo shown`, "zero", "one", "t w o"}
 	second := b.like(t, first.ID, engine.Changes{
 		Name:    "second",
 		Command: show,

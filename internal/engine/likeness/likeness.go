@@ -93,10 +93,7 @@ func normalize(doc map[string]any, e Engine) {
 	doc["Networks"] = names
 	mountOptions(doc)
 	config, _ := doc["Config"].(map[string]any)
-	id, _ := doc["Id"].(string)
-	if host, ok := config["Hostname"].(string); ok && len(host) >= 12 && strings.HasPrefix(id, host) {
-		delete(config, "Hostname")
-	}
+	hostname(doc, config)
 	env, ok := config["Env"].([]any)
 	if !ok {
 		return
@@ -105,6 +102,18 @@ func normalize(doc map[string]any, e Engine) {
 		name, _, _ := strings.Cut(fmt.Sprint(v), "=")
 		return slices.Contains(e.Env, name)
 	})
+}
+
+// hostname: the beginning of the id, or the name of whose network it has, is of each container.
+func hostname(doc, config map[string]any) {
+	id, _ := doc["Id"].(string)
+	name, _ := config["Hostname"].(string)
+	host, _ := doc["HostConfig"].(map[string]any)
+	mode, _ := host["NetworkMode"].(string)
+	if len(name) >= 12 && strings.HasPrefix(id, name) || strings.HasPrefix(mode, "container:") {
+		delete(config, "Hostname")
+		delete(config, "Domainname")
+	}
 }
 
 // compare two values at a path. Nothing, an empty list and a zero are one: versions differ in which they write.

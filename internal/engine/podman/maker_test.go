@@ -33,12 +33,13 @@ func TestMaker(t *testing.T) {
 			p := New(e.Socket())
 			defer p.Close()
 			enginetest.ConformMaker(t, enginetest.MakerBench{
-				Engine:  p,
-				Run:     func(ctx context.Context, args ...string) (string, error) { return e.Run(ctx, args...) },
-				Image:   bedtest.Busybox,
-				Full:    full,
-				Volume:  "/volume",
-				Profile: profile(t),
+				Engine:     p,
+				Run:        func(ctx context.Context, args ...string) (string, error) { return e.Run(ctx, args...) },
+				Image:      bedtest.Busybox,
+				Full:       full,
+				Volume:     "/volume",
+				Profile:    profile(t),
+				Privileged: true,
 			})
 		})
 	}

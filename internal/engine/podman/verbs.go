@@ -19,7 +19,8 @@ import (
 // What the runtime may take to create a container, and to delete one.
 const (
 	startWithin  = 60 * time.Second
-	healthWithin = 5 * time.Minute // the check has a time limit of its own
+	healthWithin = 5 * time.Minute  // the check has a time limit of its own
+	removeWithin = 20 * time.Second // an engine may take to remove one that has ended
 	lookEvery    = 50 * time.Millisecond
 )
 
@@ -90,11 +91,12 @@ func (p *Podman) Stop(ctx context.Context, id string, within time.Duration) erro
 	return nil
 }
 
-// ended waits until Podman says that there is no process.
+// ended waits until Podman says that there is no process, and, with --rm, no container: its name is free then. A removal that
+// fails is Podman's matter.
 func (p *Podman) ended(ctx context.Context, id string) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
+	for removed := 0; ; {
 		in, err := p.inspection(ctx, id)
 		if errors.Is(err, engine.ErrUnknownContainer) {
 			return nil
@@ -103,7 +105,9 @@ func (p *Podman) ended(ctx context.Context, id string) error {
 			return err
 		}
 		if s := in.State.Status; !state(s).Alive() && s != "initialized" {
-			return nil
+			if removed++; !in.HostConfig.AutoRemove || time.Duration(removed)*lookEvery > removeWithin {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
