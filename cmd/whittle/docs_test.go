@@ -48,6 +48,24 @@ func examples(t *testing.T, root *cobra.Command) (lines []string) {
 	return lines
 }
 
+// shellWords of a line, in which single and double quotes group words.
+func shellWords(line string) (words []string) {
+	var quote rune
+	fields := strings.FieldsFunc(line, func(r rune) bool {
+		switch {
+		case quote == 0 && (r == '\'' || r == '"'):
+			quote = r
+		case r == quote:
+			quote = 0
+		}
+		return quote == 0 && r == ' '
+	})
+	for _, f := range fields {
+		words = append(words, strings.Trim(f, `'"`))
+	}
+	return words
+}
+
 // all commands that are shown.
 func all(cmd *cobra.Command) []*cobra.Command {
 	list := []*cobra.Command{cmd}
@@ -64,7 +82,7 @@ func TestExamplesParse(t *testing.T) {
 	for _, line := range examples(t, newRoot(&app{out: io.Discard, talk: io.Discard})) {
 		t.Run(line, func(t *testing.T) {
 			root := newRoot(&app{out: io.Discard, talk: io.Discard})
-			cmd, args, err := root.Find(strings.Fields(line)[1:])
+			cmd, args, err := root.Find(shellWords(line)[1:])
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -239,6 +239,7 @@ func recordNotes(r api.LoopRecord, reports bool) (notes []string) {
 	note("not learned, since the oracle aborted", oneLine(strings.Join(r.Dropped, ", ")))
 	note("why", oneLine(r.Why))
 	note("interrupted", oneLine(r.Lost))
+	note("coming back", oneLine(r.Return))
 	if r.Report == nil {
 		return notes
 	}

@@ -94,8 +94,8 @@ func (a *app) oracleText(o api.OracleState) string {
 	for _, p := range o.Problems {
 		row("problem", oneLine(p))
 	}
-	if o.Mode != "" && o.Mode != api.ModeEnforce {
-		row("next", fmt.Sprintf("no loop begins in mode %s: sudo %s", oneLine(string(o.Mode)), a.command("policy mode "+shellWord(o.Name)+" enforce")))
+	for _, n := range o.Notes {
+		row("note", oneLine(n))
 	}
 	return page.String()
 }

@@ -153,8 +153,7 @@ func (a *app) setOracle(ctx context.Context, r api.OracleRequest) error {
 		return err
 	}
 	switch {
-	case o.Mode != api.ModeEnforce:
-		a.say("note: no loop begins before it is enforced: sudo %s", a.command("policy mode "+shellWord(o.Name)+" enforce"))
+	case o.Mode != api.ModeEnforce: // a note says what that means
 	case r.Start:
 		_, err = fmt.Fprintf(a.out, "%s: enforced from now on; a call that it was not seen to need begins a loop\n", oneLine(o.Name))
 	default:
