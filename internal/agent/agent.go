@@ -110,8 +110,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := m.readRecords(ctx); err != nil {
 		return err
 	}
-	if err := a.readTwins(ctx); err != nil {
-		return err
+	if a.Moving != nil && a.Supervising != nil {
+		if err := a.readTwins(ctx); err != nil {
+			return err
+		}
 	}
 	if err := m.readRenewals(ctx); err != nil {
 		return err
@@ -138,7 +140,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.start(func() { a.keep(early) })
 		a.start(func() { a.reconcile(early) })
 	}
-	if a.Moving != nil {
+	if a.Moving != nil && a.Supervising != nil {
 		a.start(func() { a.renewContainers(early) })
 		a.start(func() { a.driveTwins(early) })
 	}

@@ -106,9 +106,6 @@ func (a *Agent) limits(spec oracle.Spec) loop.Limits {
 
 // readTwins that were stored.
 func (a *Agent) readTwins(ctx context.Context) error {
-	if a.Moving == nil || a.Supervising == nil {
-		return nil
-	}
 	oracles, err := a.Store.Oracles(ctx)
 	if err != nil {
 		return fmt.Errorf("read the oracles: %w", err)

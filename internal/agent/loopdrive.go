@@ -17,23 +17,19 @@ import (
 // loopTick is how often a workload that is not in production is looked at: reports, ends, and what is due.
 const loopTick = 250 * time.Millisecond
 
-// loopRetry is how long what did not work waits to be tried again.
-const (
-	loopRetry     = 2 * time.Second
-	loopRetryMost = 2 * time.Minute
-)
+// loopRetry is how long what cannot be done yet waits.
+const loopRetry = 2 * time.Second
 
 // driver of one twin. Only its goroutine moves the workload's containers.
 type driver struct {
 	*twin
 	stored  []byte // what the store has
 	state   loop.State
-	again   time.Time // not before: something did not work
+	again   time.Time // not before: something has to end first
 	looked  time.Time // at the oracle's container
 	reports reports
 	settled bool      // what an earlier agent left under way has come to its end
 	began   time.Time // waiting for that
-	tries   int       // that did not work, of what is due
 }
 
 // driveTwins until ctx is done.
@@ -81,12 +77,15 @@ func (t *twin) current() loop.State {
 // step does what is due now. What is to be done is stored first.
 func (d *driver) step(ctx context.Context) {
 	now := d.agent.Now()
+	if d.current() == loop.InOracle && d.quiesce(ctx) {
+		d.watch(ctx) // first: what an abort spoils is not to be learned
+	}
 	d.mu.Lock()
 	act := d.machine.Tick(now)
 	state, removed := d.machine.State(), d.removed
 	d.mu.Unlock()
 	if state != d.state {
-		d.state, d.again, d.tries = state, time.Time{}, 0
+		d.state, d.again = state, time.Time{}
 	}
 	err := d.save(ctx)
 	d.trouble(err)
@@ -108,12 +107,10 @@ func (d *driver) step(ctx context.Context) {
 			return
 		}
 		d.goThere(ctx)
-	case loop.InOracle:
-		if d.quiesce(ctx) {
-			d.watch(ctx)
+	case loop.ToProduction, loop.Broken: // also where nothing can be stored
+		if act.Return {
+			d.comeBack(ctx)
 		}
-	default: // production has to come back, also where nothing can be stored
-		d.comeBack(ctx)
 	}
 }
 
@@ -166,12 +163,7 @@ func (d *driver) failed(why string) {
 	now := d.agent.Now()
 	d.mu.Lock()
 	d.machine.Failed(now, why)
-	state := d.machine.State()
 	d.mu.Unlock()
-	if state == d.state {
-		d.again = now.Add(min(loopRetry<<min(d.tries, 8), loopRetryMost))
-		d.tries++
-	}
 	d.tell("failed: " + why)
 	d.stir()
 }

@@ -41,7 +41,9 @@ func (d *driver) goThere(ctx context.Context) {
 		return
 	case err != nil:
 		d.settle(from, "there is no time loop: "+err.Error())
-		d.failed(err.Error())
+		if !d.reported(true) {
+			d.failed(err.Error())
+		}
 		return
 	}
 	now := d.agent.Now()
@@ -303,6 +305,7 @@ func (d *driver) removeOracle(ctx context.Context, maker engine.Maker) error {
 			return err
 		}
 	}
+	d.reported(true) // whatever it wrote last counts
 	d.agent.twins.forget(site.Oracle)
 	if site.Dir != "" {
 		if err := os.RemoveAll(d.agent.oracleDir(site)); err != nil {

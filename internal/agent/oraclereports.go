@@ -42,6 +42,9 @@ func (r *reports) look(dir string, ended bool) (found []oracle.Report, err error
 		*r = reports{dir: dir, seen: map[string]reportFile{}}
 	}
 	root, err := unix.Open(filepath.Join(dir, "reports"), unix.O_DIRECTORY|unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // it was never made
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the reports: %w", err)
 	}

@@ -13,15 +13,11 @@ import (
 )
 
 // lookEvery is how often the oracle's container is asked after while nothing tells that it has ended.
-const lookEvery = time.Second
+const lookEvery = 500 * time.Millisecond
 
 // watch the oracle while it serves: what it reports, and whether it lives.
 func (d *driver) watch(ctx context.Context) {
-	found, err := d.reports.look(d.agent.oracleDir(d.where()), false)
-	if err != nil {
-		d.agent.Log.Warn("look for an oracle's reports", "err", err)
-	}
-	if d.aborted(found) {
+	if d.reported(false) {
 		return
 	}
 	now := d.agent.Now()
@@ -45,13 +41,22 @@ func (d *driver) watch(ctx context.Context) {
 	}
 }
 
-// died: the oracle has ended by itself. Its hardening has ended it, or it does not work. What it wrote last is read first.
-func (d *driver) died(ctx context.Context, maker engine.Maker, id string) {
-	found, err := d.reports.look(d.agent.oracleDir(d.where()), true)
+// reported tells the machine of new reports; ended says that none is being written any more.
+func (d *driver) reported(ended bool) bool {
+	site := d.where()
+	if site.Dir == "" {
+		return false
+	}
+	found, err := d.reports.look(d.agent.oracleDir(site), ended)
 	if err != nil {
 		d.agent.Log.Warn("look for an oracle's reports", "err", err)
 	}
-	if d.aborted(found) {
+	return d.aborted(found)
+}
+
+// died: the oracle has ended by itself. Its hardening has ended it, or it does not work. What it wrote last is read first.
+func (d *driver) died(ctx context.Context, maker engine.Maker, id string) {
+	if d.reported(true) {
 		return
 	}
 	exit, err := maker.Exit(ctx, id)
