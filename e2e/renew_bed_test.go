@@ -51,8 +51,8 @@ type renewBed struct {
 	id     string // of the first container, web
 }
 
-// upRenew starts the service, in the host's network. With data it has a volume that it writes to.
-func upRenew(t *testing.T, data bool) *renewBed {
+// bedWithImage is one without a container.
+func bedWithImage(t *testing.T) *renewBed {
 	t.Helper()
 	testenv.NeedPodman(t)
 	testenv.NeedBPF(t)
@@ -69,6 +69,13 @@ func upRenew(t *testing.T, data bool) *renewBed {
 	})
 	b.engine = podman.New(b.env.Socket())
 	t.Cleanup(b.engine.Close)
+	return b
+}
+
+// upRenew starts the service, in the host's network. With data it has a volume that it writes to.
+func upRenew(t *testing.T, data bool) *renewBed {
+	t.Helper()
+	b := bedWithImage(t)
 	if data {
 		b.data = t.TempDir()
 	}
