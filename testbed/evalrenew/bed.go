@@ -59,8 +59,8 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 }
 
 // create the container of a service, and not start it.
-func (b *bed) create(ctx context.Context, s *service) error {
-	args := []string{"create", "--name", s.name, "--network", "host"}
+func (b *bed) create(ctx context.Context, s *service, name string) error {
+	args := []string{"create", "--name", name, "--network", "host"}
 	for _, m := range s.mounts {
 		args = append(args, "-v", m)
 	}
@@ -68,37 +68,50 @@ func (b *bed) create(ctx context.Context, s *service) error {
 	return err
 }
 
-// boot times of a service: from its exec to its first answer. What its engine does before that is not the service's.
+// boot times of a service: from its exec to its first answer. What its engine does before that is not the service's. Each is
+// of a container of its own: Podman cleans up after one that ended when it finds the time, whatever was made of it meanwhile.
 func (b *bed) boot(ctx context.Context, s *service, times int) (all []time.Duration, err error) {
+	if _, err := b.env.Run(ctx, "stop", "-t", "60", s.name); err != nil {
+		return nil, err
+	}
 	for range times {
-		took, err := b.bootOnce(ctx, s)
+		took, err := b.bootOnce(ctx, s, s.name+"-boot")
 		if err != nil {
 			return nil, fmt.Errorf("boot %s: %w", s.name, err)
 		}
 		all = append(all, took)
 	}
 	slices.Sort(all)
-	return all, nil
+	if _, err := b.env.Run(ctx, "start", s.name); err != nil {
+		return nil, err
+	}
+	return all, s.answers(ctx, patience, s.request)
 }
 
-func (b *bed) bootOnce(ctx context.Context, s *service) (time.Duration, error) {
-	if _, err := b.env.Run(ctx, "stop", "-t", "60", s.name); err != nil {
+func (b *bed) bootOnce(ctx context.Context, s *service, name string) (time.Duration, error) {
+	if err := b.create(ctx, s, name); err != nil {
 		return 0, err
 	}
-	if _, err := b.env.Run(ctx, "init", s.name); err != nil {
+	if _, err := b.env.Run(ctx, "init", name); err != nil {
 		return 0, err
 	}
-	pid, err := b.env.Run(ctx, "inspect", "--format", "{{.State.Pid}}", s.name)
+	pid, err := b.env.Run(ctx, "inspect", "--format", "{{.State.Pid}}", name)
 	if err != nil {
 		return 0, err
 	}
 	started := make(chan error, 1)
-	go func() { _, err := b.env.Run(ctx, "start", s.name); started <- err }()
+	go func() { _, err := b.env.Run(ctx, "start", name); started <- err }()
 	at, err := executed(pid)
-	if err := errors.Join(err, s.answers(ctx, patience, s.request)); err != nil {
-		return 0, errors.Join(err, <-started)
+	err = errors.Join(err, s.answers(ctx, patience, s.request))
+	took := time.Since(at)
+	if err := errors.Join(err, <-started); err != nil {
+		return 0, err
 	}
-	return time.Since(at), <-started
+	if _, err := b.env.Run(ctx, "stop", "-t", "60", name); err != nil {
+		return 0, err
+	}
+	_, err = b.env.Run(ctx, "rm", name)
+	return took, err
 }
 
 // executed waits until the runtime's process has become the service.

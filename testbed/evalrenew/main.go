@@ -80,7 +80,7 @@ func (b *bed) measure(ctx context.Context, s *service, o options) (all []result,
 	if err := b.build(ctx, s); err != nil {
 		return nil, err
 	}
-	if err := b.create(ctx, s); err != nil {
+	if err := b.create(ctx, s, s.name); err != nil {
 		return nil, err
 	}
 	defer func() {

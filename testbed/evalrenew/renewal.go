@@ -79,7 +79,7 @@ func (b *bed) replace(ctx context.Context, s *service, w way, r *round) (moved t
 		_, err := b.env.Run(ctx, "restart", "-t", "60", s.name)
 		return time.Time{}, err
 	}
-	args := append([]string{"renew", s.name, "--engine", "podman", "--json", "--state-dir", b.dir + "/state"}, w.args...)
+	args := append([]string{"renew", s.name, "--podman", b.env.Socket(), "--json", "--state", b.dir + "/state"}, w.args...)
 	cmd := command(ctx, b.whittle, args...)
 	cmd.Env = append(os.Environ(), b.env.Environ()...)
 	var stderr strings.Builder
