@@ -109,7 +109,7 @@ func (c contents) collect(ctx context.Context, work string) ([]image.File, error
 		if err != nil {
 			return nil, err
 		}
-		for _, field := range strings.Fields(libraries) {
+		for field := range strings.FieldsSeq(libraries) {
 			if filepath.IsAbs(field) && !strings.HasSuffix(field, ":") {
 				d.Also = append(d.Also, field)
 			}

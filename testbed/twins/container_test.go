@@ -184,7 +184,7 @@ func exploited(t *testing.T, e *testbed.Env, twin Twin, exploit Exploit) {
 	if shell, err := exploit.Run(t.Context(), production.Target); !shell {
 		t.Errorf("production: no shell: %v; %s", err, logs(e, production.name))
 	}
-	bedtest.Podman(t, e, "rm", "--force", "--time", "1", production.name)
+	bedtest.Podman(t, e, "rm", "--force", "--time", "0", production.name)
 	hardened := runOracle(t, e, twin)
 	if shell, err := exploit.Run(t.Context(), hardened.Target); shell || err == nil {
 		t.Errorf("the oracle executes a shell: %v, %v", shell, err)
@@ -192,5 +192,5 @@ func exploited(t *testing.T, e *testbed.Env, twin Twin, exploit Exploit) {
 	if faults := hardened.faults(t); len(faults) != 1 || !strings.Contains(faults[0], exploit.Reported) {
 		t.Errorf("the oracle reports %q, want one report of %q; %s", faults, exploit.Reported, logs(e, hardened.name))
 	}
-	bedtest.Podman(t, e, "rm", "--force", "--time", "1", hardened.name)
+	bedtest.Podman(t, e, "rm", "--force", "--time", "0", hardened.name)
 }

@@ -42,8 +42,8 @@ func flask(ctx context.Context, dir string) (Twin, error) {
 	}
 	t := Twin{Name: "flask", Kind: "audit-python", Port: 8000, Production: made, Oracle: made,
 		command: func(port int) []string { return []string{"--bind", fmt.Sprintf("127.0.0.1:%d", port), "app:app"} },
-		talk:    load.HTTP("/", "flask"), rare: load.HTTP("/rare", "rare"),
-		more: []load.Talk{flaskNote, load.HTTP("/page", "<li>a note</li>")},
+		talk:    load.HTTP("/", "flask"), rare: load.HTTP("/rare", "rare"), heavy: load.HTTP("/page", "<li>a note</li>"),
+		more: []load.Talk{flaskNote},
 	}
 	for _, e := range []struct{ name, doc, event, expression string }{
 		{"os-system", "os.system", `"event":"os.system"`, `[__import__('os').system("/bin/sh -c 'echo {Q} > {F}'"), open('{F}').read()][1]`},

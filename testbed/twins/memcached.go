@@ -40,7 +40,7 @@ func memcached(ctx context.Context, dir string) (Twin, error) {
 		command: func(port int) []string {
 			return []string{"-u", "nobody", "-l", "127.0.0.1", "-p", strconv.Itoa(port), "-m", "64"}
 		},
-		talk: load.Memcached(1), rare: memcachedStats,
+		talk: load.Memcached(1), rare: memcachedStats, heavy: load.Memcached(100),
 	}
 	files := contents{packages: []string{"dash", "netbase", "libevent-2.1-7"}}
 	for _, build := range []string{"production", "oracle"} {

@@ -32,7 +32,7 @@ type Twin struct {
 	program, hardened string
 	command           func(port int) []string
 	talk              load.Talk
-	rare              load.Talk
+	rare, heavy       load.Talk
 	more              []load.Talk
 	exploit           []Exploit
 }
@@ -60,8 +60,11 @@ func (t Twin) Talk() load.Talk { return t.talk }
 // Rare is a legitimate request that needs system calls which no other does.
 func (t Twin) Rare() load.Talk { return t.rare }
 
+// Heavy is a request that keeps the service itself busy, not the kernel: what hardening costs shows here.
+func (t Twin) Heavy() load.Talk { return t.heavy }
+
 // Honest requests of every kind that there is, the ordinary and the rare one among them.
-func (t Twin) Honest() []load.Talk { return append([]load.Talk{t.talk, t.rare}, t.more...) }
+func (t Twin) Honest() []load.Talk { return append([]load.Talk{t.talk, t.rare, t.heavy}, t.more...) }
 
 // Exploits that work against production.
 func (t Twin) Exploits() []Exploit { return t.exploit }

@@ -35,7 +35,7 @@ func vulnd(ctx context.Context, dir string) (Twin, error) {
 	}
 	t := Twin{Name: "vulnd", Kind: "sanitizer", Port: 8080,
 		command: func(port int) []string { return []string{strconv.Itoa(port)} },
-		talk:    load.HTTP("/", "vulnd"), rare: load.HTTP("/rare", "rare"),
+		talk:    load.HTTP("/", "vulnd"), rare: load.HTTP("/rare", "rare"), heavy: load.HTTP("/digest?32", "digest"),
 		more: []load.Talk{load.HTTP("/time", "time 20"), load.HTTP("/file", "http"), vulndNotes, vulndSession, vulndTraced},
 	}
 	for build, flags := range vulndFlags {
