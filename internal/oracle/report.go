@@ -107,7 +107,7 @@ func text(lines []string) string {
 
 var (
 	sanitizerLine = regexp.MustCompile(`^(?:==(\d+)==)?\s*(?:ERROR|WARNING): (Address|HWAddress|Memory|Thread|Leak|MemProf|UndefinedBehavior)Sanitizer:? ?(.*)$`)
-	accessLine    = regexp.MustCompile(`^\s*((?:READ|WRITE) of size \d+|The signal is caused by a (?:READ|WRITE) memory access)`)
+	accessLine    = regexp.MustCompile(`^(?:==\d+==)?\s*(?:The signal is caused by a )?((?:READ|WRITE) (?:of size \d+|memory access))`)
 	// "#0 0x55 in f file.c:1", "#0 0x55  (/usr/bin/x+0x1317)"
 	frameLine     = regexp.MustCompile(`^\s*#\d+ 0x[0-9a-f]+\s+(?:in )?(.*?)\s*$`)
 	moduleIn      = regexp.MustCompile(`\(([^()]*?)(?:\+0x[0-9a-f]+)?\)`)
