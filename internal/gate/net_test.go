@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds what ought to happen soon, and decides nothing.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
