@@ -135,7 +135,7 @@ func TestKilled(t *testing.T) {
 				for _, p := range []*process{first, second} {
 					if p != nil {
 						left := take(t, ns, p)
-						must(t, Settle(left))
+						must(t, Settle(ns, left))
 						must(t, left.Close())
 					}
 				}

@@ -139,11 +139,13 @@ func TestMove(t *testing.T) {
 		{"ipv6", service{Style: "edge", At: []string{"[::1]:8123"}}, []string{"[::1]:8123"}, 2},
 		{"any", service{Style: "edge", At: []string{"0.0.0.0:8123"}}, []string{"127.0.0.1:8123", "127.0.0.2:8123"}, 2},
 		{"dual", service{Style: "level", At: []string{"[::]:8123"}}, []string{"127.0.0.1:8123", "[::1]:8123"}, 2},
+		{"ipv6 mptcp", service{Style: "go", At: []string{"[::1]:8123"}}, []string{"[::1]:8123"}, 2},
 		{"dual mptcp", service{Style: "go", At: []string{"[::]:8123"}}, []string{"127.0.0.1:8123", "[::1]:8123"}, 2},
 		{"only6", service{Style: "level", Only6: true, At: []string{"[::]:8123", "0.0.0.0:8123"}}, []string{"127.0.0.1:8123", "[::1]:8123"}, 2},
 		{"ports", service{Style: "edge", At: []string{"127.0.0.1:8123", "127.0.0.1:8124", "127.0.0.3:8124"}},
 			[]string{"127.0.0.1:8123", "127.0.0.1:8124", "127.0.0.3:8124"}, 2},
 		{"reuseport", service{Style: "edge", Own: 3}, both, 3},
+		{"user namespace", service{Style: "edge", UserNS: true}, both, 2},
 		{"uid", service{Style: "edge", UID: 1234}, both, 2},
 	} {
 		for _, how := range []string{"overlap", "hold"} {

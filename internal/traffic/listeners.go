@@ -86,6 +86,24 @@ func (l *Listeners) Close() error {
 	return failed
 }
 
+// Forget the sockets of an address, which is left out of a Line that is formed afterwards: a port that a successor need
+// not have, such as one that the kernel chose.
+func (l *Listeners) Forget(port netip.AddrPort) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var failed error
+	l.sockets = slices.DeleteFunc(l.sockets, func(s *socket) bool {
+		if s.shown() != port {
+			return false
+		}
+		if s.fd >= 0 {
+			failed = errors.Join(failed, unix.Close(s.fd))
+		}
+		return true
+	})
+	return failed
+}
+
 // Ports are the addresses, sorted, each once. A socket for both families has the address [::].
 func (l *Listeners) Ports() []netip.AddrPort {
 	var out []netip.AddrPort
@@ -168,16 +186,6 @@ func readTables(ns *NetNS) (*tables, error) {
 		return nil
 	})
 	return t, err
-}
-
-// listening are the TCP sockets of the thread's namespace that listen.
-func listening() ([]row, error) {
-	four, err := readTable("tcp", readTCP)
-	if err != nil {
-		return nil, err
-	}
-	six, err := readTable("tcp6", readTCP)
-	return append(four, six...), err
 }
 
 func readTable(name string, read func(io.Reader) ([]row, error)) ([]row, error) {

@@ -53,6 +53,7 @@ type service struct {
 	NoReuse bool   // without SO_REUSEADDR
 	Backlog int
 	UID     int
+	UserNS  bool // in a user namespace of its own, as its root
 	Boot    time.Duration
 	Steerer string // it is no service, but a process with a Line: see killed_test.go
 	PID     int
@@ -71,6 +72,11 @@ func (s service) run() error {
 		}
 	}
 	time.Sleep(s.Boot)
+	if s.Files > 0 {
+		if err := s.crowd(); err != nil {
+			return err
+		}
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	var busy sync.WaitGroup
@@ -89,8 +95,10 @@ func (s service) run() error {
 			return err
 		}
 	}
-	if err := s.hostile(); err != nil {
-		return err
+	if s.Churn {
+		if err := s.churn(); err != nil {
+			return err
+		}
 	}
 	fmt.Println("ready")
 	<-stop
@@ -131,14 +139,12 @@ func (s service) listen(at string, busy *sync.WaitGroup) (func(), error) {
 	serve := func(fd int) { busy.Go(func() { answer(os.NewFile(uintptr(fd), "connection")) }) }
 	switch s.Style {
 	case "deaf":
-	case "accept":
-		go acceptBlocking(fd, serve)
-		return func() {}, nil // who sleeps in accept has the socket: it closes when the process ends
-	case "threads":
-		for range 3 {
-			go acceptBlocking(fd, serve)
+	case "accept", "threads":
+		for range map[string]int{"accept": 1, "threads": 3}[s.Style] {
+			busy.Go(func() { acceptBlocking(fd, serve) })
 		}
-		return func() {}, nil
+		// Who sleeps in accept has the socket: it is told, and the socket closes when the process ends.
+		return func() { unix.Shutdown(fd, unix.SHUT_RD) }, nil
 	default:
 		done := make(chan struct{})
 		go s.acceptReady(fd, serve, done)
@@ -255,8 +261,12 @@ func command(t *testing.T, s service) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command("/proc/self/exe"), t: t}
-	p.Env = append(os.Environ(), childVar+"="+string(what))
+	p.Env = append(os.Environ(), childVar+"="+string(what), "GORACE=atexit_sleep_ms=0")
 	p.Stderr = os.Stderr
+	if s.UserNS {
+		one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 1}}
+		p.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: one, GidMappings: one}
+	}
 	return p
 }
 
