@@ -47,6 +47,8 @@ func runJob(job, dir string) int {
 		err = writeForever(dir)
 	case "supervise":
 		err = superviseForever(dir)
+	case "loop":
+		err = loopForever(dir)
 	case "fill":
 		err = fillDisk(dir)
 	default:

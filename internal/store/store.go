@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package store keeps policies, their history, runtime floors, exported profiles, modes, what is supervised and the journal in
-// one SQLite database. It does not judge what it keeps, and it never deletes a database that it cannot read.
+// Package store keeps policies, their history, runtime floors, exported profiles, modes, what is supervised, oracles, loops and
+// the journal in one SQLite database. It does not judge what it keeps, and it never deletes a database that it cannot read.
 //
 // A method that writes returns nil only when SQLite has synced the transaction to the disk (WAL with synchronous=FULL), so
 // what was reported as stored survives kill -9, a full disk and a power cut. One process writes at a time; others read.

@@ -205,7 +205,7 @@ func TestMigrationFromTheFirst(t *testing.T) {
 	dir := stateDir(t)
 	s := open(t, dir)
 	put(t, s, testPolicy("redis", 1), "learned")
-	for _, statement := range []string{"DROP TABLE modes", "DROP TABLE supervised", "PRAGMA user_version = 1"} {
+	for _, statement := range []string{"DROP TABLE modes", "DROP TABLE supervised", "DROP TABLE oracles", "DROP TABLE loops", "DROP TABLE loop_records", "PRAGMA user_version = 1"} {
 		if _, err := s.write.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
