@@ -33,7 +33,8 @@ var likePodman = likeness.Engine{
 		"Config.CreateCommand",
 		"Config.Image",        // the name or the id of the very same image, which is compared
 		"Config.sdNotifyMode", // of the unit that made the predecessor
-		"HostConfig.ContainerIDFile",
+		"HostConfig.ContainerIDFile", "Config.Annotations.io.podman.annotations.cid-file",
+		"HostConfig.PublishAllPorts", "Config.Annotations.io.podman.annotations.publish-all", // the ports themselves are compared
 		"HostConfig.LogConfig.Path", "HostConfig.LogConfig.Size",
 		"Config.Annotations.io.container.manager", "Config.Annotations.io.kubernetes.cri-o.Created",
 		"Config.Annotations.org.opencontainers.image.stopSignal", // all three come with the first start
