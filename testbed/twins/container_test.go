@@ -191,6 +191,10 @@ func exploited(t *testing.T, e *testbed.Env, twin Twin, exploit Exploit) {
 	}
 	if faults := hardened.faults(t); len(faults) != 1 || !strings.Contains(faults[0], exploit.Reported) {
 		t.Errorf("the oracle reports %q, want one report of %q; %s", faults, exploit.Reported, logs(e, hardened.name))
+	} else if report, err := oracle.ReadReport("report.1", strings.NewReader(faults[0])); err != nil || report.Summary == "" || report.Location == "" {
+		t.Errorf("the report is read as %+v (%v): %s", report, err, faults[0])
+	} else {
+		t.Log(report.Kind, report.Summary, report.Location)
 	}
 	bedtest.Podman(t, e, "rm", "--force", "--time", "0", hardened.name)
 }
