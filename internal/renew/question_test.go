@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package renew
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/workload"
+)
+
+func TestDialects(t *testing.T) {
+	const startingUp = "E\x00\x00\x00\x54SFATAL\x00VFATAL\x00C57P03\x00Mthe database system is starting up\x00\x00"
+	for _, tt := range []struct {
+		name     string
+		commands []string
+		want     string // the dialect; "" none
+		question string // a part of it
+		answer   string
+		notYet   bool
+	}{
+		{"redis that loads", []string{"redis-server"}, "Redis", "PING", "-LOADING Redis is loading the dataset in memory\r\n", true},
+		{"redis", []string{"sh", "redis-server"}, "Redis", "PING", "+PONG\r\n", false},
+		{"redis with a password", []string{"redis-server"}, "Redis", "PING", "-NOAUTH Authentication required.\r\n", false},
+		{"postgres that starts up", []string{"postgres"}, "PostgreSQL", "user\x00whittle\x00", startingUp, true},
+		{"postgres", []string{"postgres"}, "PostgreSQL", "user\x00", "R\x00\x00\x00\x08\x00\x00\x00\x05", false},
+		{"postgres without such a user", []string{"postgres"}, "PostgreSQL", "user\x00", "E\x00\x00\x00\x10SFATAL\x00C28000\x00\x00", false},
+		{"another", []string{"nginx"}, "", "", "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := dialectOf(tt.commands)
+			if d == nil || tt.want == "" {
+				if d != nil || tt.want != "" {
+					t.Fatalf("dialect %v, want %q", d, tt.want)
+				}
+				return
+			}
+			here, there := net.Pipe()
+			asked := make(chan string, 1)
+			go func() {
+				defer there.Close()
+				question := make([]byte, len(d.question))
+				_, _ = io.ReadFull(there, question)
+				asked <- string(question)
+				_, _ = there.Write([]byte(tt.answer))
+			}()
+			defer here.Close()
+			answer, err := d.ask(t.Context(), here)
+			if question := <-asked; err != nil || d.name != tt.want || !strings.Contains(question, tt.question) || d.notYet(answer) != tt.notYet {
+				t.Errorf("%s was asked %q and answered %q, %v: not yet is %v, want %v", d.name, question, answer, err, d.notYet(answer), tt.notYet)
+			}
+		})
+	}
+}
+
+// The length in PostgreSQL's first message counts itself.
+func TestPostgresMessage(t *testing.T) {
+	q := dialectOf([]string{"postgres"}).question
+	if n := int(q[3]); n != len(q) || q[0]|q[1]|q[2] != 0 {
+		t.Errorf("the message says that it has %d bytes, and has %d", n, len(q))
+	}
+}
+
+func TestProcessesOfAContainer(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 60 & echo; wait")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, pid := range descendants(cmd.Process.Pid) {
+			if p, err := os.FindProcess(pid); err == nil {
+				_ = p.Kill()
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	c := engine.Container{Container: workload.Container{PID: cmd.Process.Pid}}
+	if got := processes(c); len(got) != 2 || got[0] != cmd.Process.Pid {
+		t.Errorf("processes of one without a cgroup: %v, want the shell %d and its child", got, cmd.Process.Pid)
+	}
+	if got := processes(engine.Container{}); got != nil {
+		t.Errorf("processes of none: %v", got)
+	}
+}
+
+func TestInherited(t *testing.T) {
+	for env, want := range map[string]bool{"LISTEN_FDS=1": true, "LISTEN_FDS=0": false, "LISTEN_FDS=": false, "X=LISTEN_FDS=1": false} {
+		cmd := exec.Command("sleep", "60")
+		cmd.Env = []string{"A=b", env}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if got := inherited(cmd.Process.Pid); got != want {
+			t.Errorf("%s: %v", env, got)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if inherited(1 << 30) {
+		t.Error("of nobody")
+	}
+}
+
+func TestCommandIsTold(t *testing.T) {
+	for _, tt := range []struct{ command, want string }{
+		{`test "$WHITTLE_SUCCESSOR" = the-id`, ""},
+		{`echo "$WHITTLE_SUCCESSOR"; exit 4`, "the command: exit status 4: the-id"},
+	} {
+		if why, err := runCommand(t.Context(), tt.command, "the-id"); err != nil || why != tt.want {
+			t.Errorf("%s: %q, %v; want %q", tt.command, why, err, tt.want)
+		}
+	}
+}
+
+func TestMissingPorts(t *testing.T) {
+	ports := func(all ...string) (list []netip.AddrPort) {
+		for _, a := range all {
+			list = append(list, netip.MustParseAddrPort(a))
+		}
+		return list
+	}
+	for _, tt := range []struct {
+		name      string
+		kept      bool
+		want, has []string
+		missing   int
+	}{
+		{"the same", true, []string{"0.0.0.0:80", "[::]:80"}, []string{"[::]:80", "0.0.0.0:80"}, 0},
+		{"one is not there", true, []string{"0.0.0.0:80", "0.0.0.0:81"}, []string{"0.0.0.0:80"}, 1},
+		{"another address in a network that stays", true, []string{"127.0.0.1:80"}, []string{"127.0.0.2:80"}, 1},
+		{"another address in one that does not", false, []string{"10.0.0.2:80"}, []string{"10.0.0.3:80"}, 0},
+		{"another port", false, []string{"10.0.0.2:80"}, []string{"10.0.0.2:81"}, 1},
+	} {
+		p := &passage{journal: &journal{head: header{NetNS: tt.kept, Plan: Plan{Ports: ports(tt.want...)}}}}
+		if got := p.missing(ports(tt.has...)); len(got) != tt.missing {
+			t.Errorf("%s: missing %v, want %s", tt.name, got, strconv.Itoa(tt.missing))
+		}
+	}
+}
+
+// What a step does is known for each of each strategy, and said to who watches.
+func TestStepsHaveDeeds(t *testing.T) {
+	for _, s := range Strategies {
+		c := choice{b: blueprint(nil), f: Facts{Listeners: []netip.AddrPort{{}}, Inits: true}}
+		steps := c.steps(s)
+		p := &passage{journal: &journal{head: header{Plan: Plan{Strategy: s}}}}
+		for _, step := range steps {
+			if p.does(step) == nil {
+				t.Errorf("%s of %s does nothing", step, s)
+			}
+		}
+		if turn, stop := slices.Index(steps, StepTurn), slices.Index(steps, StepStop); turn < 0 || stop > turn {
+			t.Errorf("steps of %s: %v", s, steps)
+		}
+	}
+}
