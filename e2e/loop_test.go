@@ -43,17 +43,25 @@ type looped struct {
 	target clients.Target
 }
 
-// beginLoops: its container is created, it is given an oracle, and started.
-func beginLoops(t *testing.T, e *testbed.Env, d *daemon, twin twins.Twin) looped {
+// loopBed starts the service: its container is created, it is given an oracle, and started.
+func loopBed(t *testing.T) (looped, *testbed.Env) {
 	t.Helper()
+	e, d := supervisedBed(t, "")
+	twin, err := vulnd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := twin.Load(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
 	port := 0
 	if _, err := fmt.Sscan(freePort(t), &port); err != nil {
 		t.Fatal(err)
 	}
-	bedtest.Podman(t, e, append([]string{"create", "--network", "host", "--name", "web", twin.Production.Name}, twin.Command(port)...)...)
+	bedtest.Podman(t, e, append([]string{"create", "--network", "host", "--restart", "always", "--name", "web", twin.Production.Name}, twin.Command(port)...)...)
 	d.whittle("oracle", "set", "web", "--image", twin.Oracle.Name, "--start", "--quiet", "5s")
 	bedtest.Podman(t, e, "start", "web")
-	return looped{d, twin, twin.Target(port)}
+	return looped{d, twin, twin.Target(port)}, e
 }
 
 // state of its loops.
@@ -71,9 +79,9 @@ func (l looped) history() []api.LoopRecord {
 	return ask[[]api.LoopRecord](l.daemon, "loop", "history")
 }
 
-// use it as a client does: everything that it can be asked for.
-func (l looped) use() error {
-	for i, talk := range l.twin.Honest() {
+// use it as a client does.
+func (l looped) use(talks ...clients.Talk) error {
+	for i, talk := range talks {
 		ctx, cancel := context.WithTimeout(l.t.Context(), 5*time.Second)
 		err := l.target.Ask(ctx, talk)
 		cancel()
@@ -85,13 +93,13 @@ func (l looped) use() error {
 }
 
 // converge: it is used until production answers everything, and nobody has to do anything about it.
-func (l looped) converge() time.Duration {
+func (l looped) converge(talks ...clients.Talk) time.Duration {
 	l.t.Helper()
 	began := time.Now()
 	for last := ""; ; time.Sleep(glance) {
-		err := l.use()
+		err := l.use(talks...)
 		s := l.state()
-		if err == nil && s.State == timeloop.Production && l.use() == nil && l.state().State == timeloop.Production {
+		if err == nil && s.State == timeloop.Production && l.use(talks...) == nil && l.state().State == timeloop.Production {
 			return time.Since(began)
 		}
 		if now := fmt.Sprint(s.State, err); now != last {
@@ -129,56 +137,84 @@ func (l looped) notLearned() policy.Policy {
 	return p
 }
 
-// containersAre what the engine has, running or not.
-func containersAre(t *testing.T, e *testbed.Env, want string) {
+// productionOnly: production's container is there.
+func productionOnly(t *testing.T, e *testbed.Env, state string) {
 	t.Helper()
-	eventually(t, "the engine has "+want, func() (bool, string) {
-		have := bedtest.Podman(t, e, "ps", "--all", "--format", "{{.Names}} {{.State}}")
-		return strings.TrimSpace(have) == want, have
+	eventually(t, "there is production only, and it is "+state, func() (bool, string) {
+		names := strings.TrimSpace(bedtest.Podman(t, e, "ps", "--all", "--format", "{{.Names}}"))
+		is := strings.TrimSpace(bedtest.Podman(t, e, "inspect", "--format", "{{.State.Status}}", "web"))
+		return names == "web" && is == state, names + " " + is
 	})
+}
+
+// tell what its loops were.
+func (l looped) tell() {
+	l.t.Helper()
+	for _, r := range l.history() {
+		l.t.Logf("loop %d: %s: %s after %s, learned %d (%s); moved: %s", r.ID, r.Cause, r.Verdict, r.OracleFor.Round(glance), len(r.Calls), r.Why, r.Lost)
+	}
 }
 
 // TestLoopFromEmpty: a service comes to serve from an empty policy without an operator, and whoever attacks it gets nothing:
 // neither a shell, nor a call into the policy, nor the service out of production for long.
 func TestLoopFromEmpty(t *testing.T) {
 	t.Parallel()
-	e, d := supervisedBed(t, "")
-	twin, err := vulnd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := twin.Load(t.Context(), e); err != nil {
-		t.Fatal(err)
-	}
-	l := beginLoops(t, e, d, twin)
-	took := l.converge()
-	loops := len(l.history())
-	t.Logf("from an empty policy to serving: %d loops, %s", loops, took.Round(glance))
-	for _, r := range l.history() {
-		t.Logf("loop %d: %s: %s after %s, learned %d (%s); lost: %s", r.ID, r.Cause, r.Verdict, r.OracleFor.Round(glance), len(r.Calls), r.Why, r.Lost)
-	}
+	l, e := loopBed(t)
+	took := l.converge(l.twin.Talk())
+	l.tell()
 	learned := service(l.notLearned(), syscalls.X86_64)
-	t.Logf("%d calls learned: %v", learned.Len(), learned.Names(syscalls.X86_64))
+	t.Logf("from an empty policy to serving: %d loops, %s; %d calls: %v", len(l.history()), took.Round(glance), learned.Len(), learned.Names(syscalls.X86_64))
 
-	for _, x := range twin.Exploits() {
+	for _, x := range l.twin.Exploits() {
 		began := time.Now()
 		shell, err := x.Run(t.Context(), l.target)
 		if shell {
-			t.Errorf("%s: it got a shell", x.Name)
+			t.Errorf("%s in production: it got a shell", x.Name)
 		}
-		t.Logf("%s: %v", x.Name, err)
-		eventually(t, "production answers again", func() (bool, string) {
-			err := l.use()
-			return err == nil && l.state().State == timeloop.Production, fmt.Sprint(err, l.state().State)
-		})
-		t.Logf("%s: the service answers after %s", x.Name, time.Since(began).Round(glance))
+		took := l.converge(l.twin.Talk())
+		t.Logf("%s in production: %v; the service answers after %s, in %s", x.Name, err, time.Since(began).Round(glance), took.Round(glance))
 	}
+	before := len(l.history())
+	took = l.converge(l.twin.Honest()...)
+	t.Logf("from then on to everything it is asked for: %d loops, %s", len(l.history())-before, took.Round(glance))
+	l.tell()
 	l.notLearned()
-	containersAre(t, e, "web running")
+	productionOnly(t, e, "running")
 	bedtest.Podman(t, e, "stop", "--time", "10", "web")
 	if s := l.state(); s.State != timeloop.Production {
 		t.Errorf("a stop began a loop: %+v", s)
 	}
+	productionOnly(t, e, "exited")
+}
+
+// TestLoopAttacked: an exploit that comes while the oracle serves is reported, and production is back.
+func TestLoopAttacked(t *testing.T) {
+	t.Parallel()
+	l, e := loopBed(t)
+	for _, x := range l.twin.Exploits() {
+		eventually(t, "the oracle serves", func() (bool, string) {
+			if l.state().State == timeloop.Production { // an unknown call begins a loop
+				_ = l.use(l.twin.Rare())
+			}
+			err := l.use(l.twin.Talk())
+			return err == nil && l.state().State == timeloop.InOracle, fmt.Sprint(l.state().State, err)
+		})
+		began := time.Now()
+		if shell, _ := x.Run(t.Context(), l.target); shell {
+			t.Errorf("%s: it got a shell in the oracle", x.Name)
+		}
+		l.in(timeloop.Production)
+		took := time.Since(began)
+		all := l.history()
+		last := all[len(all)-1]
+		t.Logf("%s: %s, production is back after %s: %s", x.Name, last.Verdict, took.Round(glance), last.Why)
+		if last.Verdict != timeloop.VerdictAttack || last.Report == nil || !strings.Contains(last.Report.Text+last.Report.Summary, strings.TrimPrefix(x.Reported, "AddressSanitizer: ")) {
+			t.Errorf("%s: the record is %+v", x.Name, last)
+		}
+		l.notLearned()
+		break
+	}
+	productionOnly(t, e, "running")
 }
 
 // TestLoopAgentKilled at each state of a loop: the next agent brings production back, and what was learned stays.
@@ -187,35 +223,25 @@ func TestLoopAgentKilled(t *testing.T) {
 	for _, at := range []timeloop.State{timeloop.ToOracle, timeloop.InOracle, timeloop.ToProduction} {
 		t.Run(string(at), func(t *testing.T) {
 			t.Parallel()
-			e, d := supervisedBed(t, "")
-			flags := []string{"--podman", e.Socket(), "--hooks-dir", e.HooksDir()}
-			twin, err := vulnd()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := twin.Load(t.Context(), e); err != nil {
-				t.Fatal(err)
-			}
-			l := beginLoops(t, e, d, twin)
+			l, e := loopBed(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() { // clients do not stop because an agent dies
 				defer close(done)
 				for ctx.Err() == nil {
-					_ = l.target.Ask(ctx, twin.Talk())
+					_ = l.target.Ask(ctx, l.twin.Talk())
 					time.Sleep(glance)
 				}
 			}()
 			defer func() { cancel(); <-done }()
 			l.in(at)
-			d.end(unix.SIGKILL)
+			l.end(unix.SIGKILL)
 			time.Sleep(2 * time.Second) // whatever moves goes on without it
-			d.start(flags...)
-			l.daemon = d
-			took := l.converge()
+			l.start("--podman", e.Socket(), "--hooks-dir", e.HooksDir())
+			took := l.converge(l.twin.Honest()...)
 			t.Logf("killed in %s: converged %s later, %d loops", at, took.Round(glance), len(l.history()))
 			l.notLearned()
-			containersAre(t, e, "web running")
+			productionOnly(t, e, "running")
 		})
 	}
 }

@@ -348,7 +348,7 @@ func TestLoop(t *testing.T) {
 }
 
 func TestLoopAbort(t *testing.T) {
-	const report = "=================================================================\n==7==ERROR: AddressSanitizer: stack-buffer-overflow on address 0x7ffd at pc 0x55 bp 0x7f sp 0x7f\nWRITE of size 64 at 0x7ffd thread T0\n    #0 0x55 in handle /src/web.c:10\nSUMMARY: AddressSanitizer: stack-buffer-overflow /src/web.c:10 in handle\n==7==ABORTING\n"
+	const report = asanReport
 	for _, tt := range []struct {
 		name string
 		do   func(r *loopRig, dir string)
