@@ -97,7 +97,7 @@ func throughput(b *strings.Builder, all []*trial) {
 	b.WriteString(`
 ## What it costs afterwards
 
-Requests a second over four kept connections, medians of rounds in turns.
+Requests a second of a kind that keeps the service busy, over four kept connections; medians of rounds in turns.
 
 | service | unprotected | converged, under whittle | always hardened | whittle / unprotected | hardened / unprotected |
 |---|---|---|---|---|---|

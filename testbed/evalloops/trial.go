@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -40,8 +42,7 @@ type trial struct {
 // attack by one exploit.
 type attack struct {
 	name     string
-	bare     bool // it got a shell where nothing protects the service
-	shell    bool // under whittle
+	shell    bool
 	tries    int
 	verdict  loop.Verdict
 	report   string
@@ -57,9 +58,11 @@ func (t *trial) ask(ctx context.Context) *load.Running {
 	return load.Start(ctx, t.addr(), t.twin.Talk(), load.Load{Workers: 4, PerConnection: 1, Pause: 5 * time.Millisecond})
 }
 
-// askRarely is a client that now and then asks for what needs other system calls.
+// askRarely is a client that now and then asks for all that the service can do; some of it needs other system calls.
 func (t *trial) askRarely(ctx context.Context) *load.Running {
-	return load.Start(ctx, t.addr(), t.twin.Rare(), load.Load{PerConnection: 1, Pause: time.Second})
+	all := t.twin.Honest()
+	talk := func(conn net.Conn, r *bufio.Reader, n int) error { return all[n%len(all)](conn, r, n) }
+	return load.Start(ctx, t.addr(), talk, load.Load{PerConnection: 1, Pause: time.Second})
 }
 
 // container of the service, not started.
@@ -145,7 +148,7 @@ func (t *trial) attack(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", e.Name, err)
 		}
 		t.attacks = append(t.attacks, a)
-		fmt.Printf("%s: %s: bare %t, shell %t, %d tries: %s: %s; back after %s; others meanwhile: %s\n", t.twin.Name, e.Name, a.bare, a.shell,
+		fmt.Printf("%s: %s: shell %t, %d tries: %s: %s; back after %s; others meanwhile: %s\n", t.twin.Name, e.Name, a.shell,
 			a.tries, a.verdict, a.report, a.back.Round(time.Millisecond), a.requests)
 	}
 	return nil
@@ -258,7 +261,7 @@ func (t *trial) rate(ctx context.Context, name string, hooked bool) (float64, er
 		return 0, err
 	}
 	time.Sleep(3 * time.Second) // booting, as far as calls are asked for, has ended
-	stats := load.Run(ctx, t.addr(), t.twin.Talk(), load.Load{Workers: 4, For: t.round})
+	stats := load.Run(ctx, t.addr(), t.twin.Heavy(), load.Load{Workers: 4, For: t.round})
 	_, err := t.bed.env.Run(ctx, "stop", "-t", "20", name)
 	if stats.Failed > 0 {
 		return 0, fmt.Errorf("%s: %s", name, stats)
