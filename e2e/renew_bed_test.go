@@ -49,6 +49,7 @@ type renewBed struct {
 	data   string // a volume; "" none
 	addr   string
 	id     string // of the first container, web
+	ends   []func()
 }
 
 // bedWithImage is one without a container.

@@ -3,6 +3,7 @@
 package renew
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func (p *passage) ask(ctx context.Context, f func(context.Context) error) error 
 }
 
 func (p *passage) askFor(ctx context.Context, long time.Duration, f func(context.Context) error) error {
-	end := time.Now().Add(awayTime)
+	end := time.Now().Add(cmp.Or(p.Away, awayTime))
 	for {
 		one, cancel := context.WithTimeout(ctx, long)
 		err := f(one)

@@ -31,6 +31,8 @@ type Runner struct {
 	Dir    string           // of the journals; it is made when there is none
 	Tell   func(Done)       // each step, when it begins and when it has ended; may be nil
 	Now    func() time.Time // nil: time.Now
+	// Away is for how long an engine that is not there is asked again; 0: 15 s.
+	Away time.Duration
 	// Keep leaves the journal of a renewal that has ended until Recover has returned its result, or Forget is called: for
 	// those who may not be there any more when it ends.
 	Keep bool
