@@ -184,9 +184,11 @@ func splitOptions(s string) (out []option) {
 		}
 		end := strings.IndexAny(rest, optionBlanks)
 		if rest != "" && (rest[0] == '\'' || rest[0] == '"') {
-			if quoted := strings.IndexByte(rest[1:], rest[0]); quoted >= 0 {
-				end = quoted + 2
+			quoted := strings.IndexByte(rest[1:], rest[0])
+			if quoted < 0 {
+				return out // it would swallow what follows, ours included
 			}
+			end = quoted + 2
 		}
 		if end < 0 {
 			end = len(rest)
