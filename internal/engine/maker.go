@@ -32,20 +32,23 @@ type Maker interface {
 	// Blueprint tells what a successor of this container would be made of, and what stands in the way (Problems).
 	Blueprint(ctx context.Context, id string) (Blueprint, error)
 	// Make another container like it, changed; it is created, and not started. Its id. What was made is compared with what
-	// it was made like, and removed when it differs (ErrDifferent) in anything but the changes.
+	// it was made like, and removed when it differs (ErrDifferent) in anything but the changes. It gets the volumes of the
+	// first, those without a name, too, and the host's ports that were found for it: it cannot run beside the first then.
+	// No image is pulled.
 	//
 	// An error that is ErrOutcomeUnknown leaves it open whether there is one: it has Changes.Name, which is why that must
 	// not be empty, and which Inspect finds. A second Make with the same name fails with ErrNameTaken then.
 	Make(ctx context.Context, like string, c Changes) (string, error)
 	// Start one that is created or has ended. Nil when it runs already.
 	Start(ctx context.Context, id string) error
-	// Stop sends the stop signal, after within SIGKILL, and returns when there is no process any more. Nil when it is
-	// stopped already. ctx must leave it more time than within.
+	// Stop sends the stop signal, after within SIGKILL, and returns when there is no process any more; when the engine
+	// removes the container with it (AutoRemove), when that is done. Nil when it is stopped already. ctx must leave it
+	// more time than within.
 	Stop(ctx context.Context, id string, within time.Duration) error
 	// Kill sends a signal and does not wait for what it does.
 	Kill(ctx context.Context, id string, signal int) error
-	// Remove only one that does not run (else ErrRunning), with its anonymous volumes if AutoRemove says so and never
-	// otherwise. Nil when there is none.
+	// Remove only one that does not run (else ErrRunning). Its volumes stay, those without a name, too: they are its
+	// successor's. Nil when there is none.
 	Remove(ctx context.Context, id string) error
 	Rename(ctx context.Context, id, name string) error
 	// Exit of one that has ended.

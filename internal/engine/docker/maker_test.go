@@ -3,15 +3,20 @@
 package docker
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/enginetest"
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/internal/testenv"
+	"github.com/whittle-sec/whittle/testbed"
 	"github.com/whittle-sec/whittle/testbed/bedtest"
 )
 
@@ -28,6 +33,11 @@ func TestMaker(t *testing.T) {
 	if _, err := bed.Run(t.Context(), "load", "--quiet", "--input", archive); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"whittle-one", "whittle-two"} {
+		if _, err := bed.Run(t.Context(), "network", "create", name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d := New(bed.Socket())
 	defer d.Close()
 	profile := filepath.Join(t.TempDir(), "profile.json")
@@ -36,6 +46,39 @@ func TestMaker(t *testing.T) {
 		t.Fatal(err)
 	}
 	enginetest.ConformMaker(t, enginetest.MakerBench{
-		Engine: d, Run: bed.Run, Image: bedtest.Busybox, Full: full, Volume: "/volume", Profile: profile,
+		Engine: d, Run: bed.Run, Image: bedtest.Busybox, Full: full, Volume: "/volume", Profile: profile, Network: "whittle-one",
 	})
+	t.Run("two networks", func(t *testing.T) { twoNetworks(t, bed, d) })
+}
+
+// twoNetworks: the aliases that somebody chose are kept, and the address, and the network that was joined later.
+func twoNetworks(t *testing.T, bed *testbed.Docker, d *Docker) {
+	for _, args := range [][]string{
+		{"network", "create", "--subnet", "10.99.0.0/24", "whittle-three"},
+		{"run", "--detach", "--name=first", "--network=whittle-three", "--ip=10.99.0.7", "--network-alias=web", bedtest.Busybox, "/bin/sh", "-c", "sleep 1000"},
+		{"network", "connect", "--alias=also", "whittle-two", "first"},
+	} {
+		if _, err := bed.Run(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, err := d.Make(t.Context(), "first", engine.Changes{Name: "second"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Stop(t.Context(), "first", 0), d.Start(t.Context(), second)); err != nil {
+		t.Fatal(err)
+	}
+	for format, want := range map[string]string{
+		`{{range .NetworkSettings.Networks}}{{range .Aliases}}{{.}} {{end}}{{end}}`: "also web ",
+		`{{(index .NetworkSettings.Networks "whittle-three").IPAddress}}`:           "10.99.0.7",
+		`{{len .NetworkSettings.Networks}}`:                                         "2",
+	} {
+		got, err := bed.Run(t.Context(), "inspect", "--format", format, second)
+		words := slices.DeleteFunc(strings.Fields(got), func(s string) bool { return strings.HasPrefix(second, s) })
+		slices.Sort(words)
+		if err != nil || strings.Join(words, " ") != strings.TrimSpace(want) {
+			t.Errorf("%s is %q (%v), want %q", format, got, err, want)
+		}
+	}
 }

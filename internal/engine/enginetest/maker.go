@@ -28,8 +28,9 @@ type MakerBench struct {
 	Image, Full string
 	Volume      string // "/volume"
 	// Profile is a seccomp profile that refuses mkdir.
-	Profile    string
-	Networks   bool // the engine connects containers to networks of their own
+	Profile string
+	// Network is one that the engine can connect containers to; "" is none on this machine.
+	Network    string
 	Privileged bool // containers can have every capability on this machine
 }
 
@@ -56,6 +57,7 @@ func ConformMaker(t *testing.T, bench MakerBench) {
 		{"removes what does not run", removes},
 		{"tells how it ended", exits},
 		{"bounds the logs", logs},
+		{"knows whether it is healthy", health},
 		{"makes none like none", makesNone},
 		{"tells what it does not know the outcome of", late},
 	} {

@@ -64,11 +64,11 @@ func networks(t *testing.T, b MakerBench) {
 			}
 		})
 	}
-	if !b.Networks {
+	if b.Network == "" {
 		return
 	}
 	t.Run("private", func(t *testing.T) {
-		first := b.run(t, "-p", "127.0.0.1:18080:80", "-p18081:81/udp", "-p", "127.0.0.1::82", "--expose", "90", b.Image, "/bin/sh", "-c", forever)
+		first := b.run(t, "--network", b.Network, "-p", "127.0.0.1:18080:80", "-p18081:81/udp", "-p", "127.0.0.1::82", "--expose", "90", b.Image, "/bin/sh", "-c", forever)
 		p := b.print(t, first.ID)
 		if p.Network != engine.NetworkPrivate || p.NetworkKept || len(p.Ports) != 3 || len(p.Addresses) == 0 || !p.Addresses[0].Is4() {
 			t.Errorf("network %q, kept %v, ports %+v, addresses %v", p.Network, p.NetworkKept, p.Ports, p.Addresses)
@@ -82,8 +82,21 @@ func networks(t *testing.T, b MakerBench) {
 			}
 		}
 		second := b.like(t, first.ID, engine.Changes{Name: "second"})
-		if got := b.print(t, second.ID); !slices.Equal(got.Ports, p.Ports) {
-			t.Errorf("the successor's ports are %+v, want %+v", got.Ports, p.Ports)
+		if got := b.print(t, second.ID); !slices.Equal(got.Ports, p.Ports) || len(got.Addresses) > 0 {
+			t.Errorf("the successor's ports are %+v, want %+v; addresses %v", got.Ports, p.Ports, got.Addresses)
+		}
+		// They are free for it when the first is stopped, and not before.
+		if err := b.Engine.Start(t.Context(), second.ID); err == nil {
+			t.Error("two have the same ports")
+		}
+		if err := b.Engine.Stop(t.Context(), first.ID, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Engine.Start(t.Context(), second.ID); err != nil {
+			t.Error(err)
+		}
+		if got := b.print(t, second.ID); len(got.Addresses) == 0 || !slices.Equal(got.Ports, p.Ports) {
+			t.Errorf("ports %+v, addresses %v", got.Ports, got.Addresses)
 		}
 	})
 }
@@ -256,5 +269,37 @@ func logs(t *testing.T, b MakerBench) {
 	}
 	if _, err := b.Engine.Logs(t.Context(), "none", 3); !errors.Is(err, engine.ErrUnknownContainer) {
 		t.Errorf("Logs of none = %v", err)
+	}
+}
+
+func health(t *testing.T, b MakerBench) {
+	checker, ok := b.Engine.(engine.HealthChecker)
+	if !ok {
+		return // an optional ability
+	}
+	none := b.run(t, "--network", "none", b.Image, "/bin/sh", "-c", forever)
+	if has, healthy, err := checker.Health(t.Context(), none.ID); has || healthy || err != nil {
+		t.Errorf("Health of one without a check = %v, %v, %v", has, healthy, err)
+	}
+	first := b.run(t, "--network", "none", "--health-cmd", "test -e /tmp/ok", "--health-interval=1s", b.Image, "/bin/sh", "-c", forever)
+	if has, healthy, err := checker.Health(t.Context(), first.ID); !has || healthy || err != nil {
+		t.Errorf("Health of one that is not = %v, %v, %v", has, healthy, err)
+	}
+	if _, err := b.Run(t.Context(), "exec", first.ID, "/bin/sh", "-c", "echo >/tmp/ok"); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		has, healthy, err := checker.Health(t.Context(), first.ID)
+		if err != nil || !has {
+			t.Fatalf("Health = %v, %v, %v", has, healthy, err)
+		}
+		if healthy {
+			return
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal("it does not get healthy")
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }

@@ -101,7 +101,6 @@ func ports(in inspection) []engine.PublishedPort {
 				continue
 			}
 			p := engine.PublishedPort{HostPort: uint16(port), ContainerPort: uint16(inside), Protocol: printable(cmp.Or(protocol, "tcp"))}
-			// Podman 4 writes nothing for every address, Podman 5 "0.0.0.0", which is not the same to one who publishes.
 			if addr, err := netip.ParseAddr(host.HostIP); err == nil {
 				p.HostIP = addr
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,7 @@ type editor struct {
 	whole    bool // the environment is given whole
 	labelled bool // and so are the labels
 	publish  bool // and the ports
+	ipv4     bool // some for 0.0.0.0, and nothing else
 }
 
 func (e *editor) add(name, value string) {
@@ -59,6 +61,7 @@ func (e *editor) edit(c command) (command, []string) {
 		c.options = slices.DeleteFunc(slices.Clone(c.options), func(o setting) bool { return contains(ofPod, o.name) })
 	}
 	e.publish = c.on("publish-all") || slices.ContainsFunc(c.options, func(o setting) bool { return o.name == "publish" && anyPort(o.text) })
+	e.ipv4 = slices.ContainsFunc(c.options, func(o setting) bool { return o.name == "publish" && strings.HasPrefix(o.text, "0.0.0.0:") })
 	e.whole = c.on("env-host") || slices.ContainsFunc(c.options, func(o setting) bool { return o.name == "env-file" && !e.exists(o.text) })
 	for _, o := range c.options {
 		if !contains(dropped, o.name) {
@@ -213,10 +216,11 @@ func (e *editor) resolved() {
 	if e.publish {
 		for _, p := range ports(e.in) {
 			host := ""
-			if p.HostIP.IsValid() {
+			switch {
+			case !p.HostIP.IsValid(), p.HostIP == netip.IPv4Unspecified() && !e.ipv4: // Podman 5 writes 0.0.0.0 of nothing
+			case p.HostIP.Is4():
 				host = p.HostIP.String() + ":"
-			}
-			if p.HostIP.Is6() {
+			default:
 				host = "[" + p.HostIP.String() + "]:"
 			}
 			e.add("publish", fmt.Sprintf("%s%d:%d/%s", host, p.HostPort, p.ContainerPort, p.Protocol))

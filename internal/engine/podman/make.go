@@ -31,8 +31,8 @@ var likePodman = likeness.Engine{
 	},
 	Apart: []string{
 		"Config.CreateCommand",
-		"Config.Image",        // the name or the id of the very same image, which is compared
-		"Config.sdNotifyMode", // of the unit that made the predecessor
+		"Config.Image",                                 // the name or the id of the very same image, which is compared
+		"Config.sdNotifyMode", "Config.sdNotifySocket", // of the unit that made the predecessor
 		"HostConfig.ContainerIDFile", "Config.Annotations.io.podman.annotations.cid-file",
 		"HostConfig.PublishAllPorts", "Config.Annotations.io.podman.annotations.publish-all", // the ports themselves are compared
 		"HostConfig.LogConfig.Path", "HostConfig.LogConfig.Size",

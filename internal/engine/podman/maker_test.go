@@ -3,7 +3,6 @@
 package podman
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,30 +18,19 @@ import (
 const full = "localhost/full:test"
 
 func TestMaker(t *testing.T) {
-	for _, runtime := range []string{"runc", "crun"} {
-		t.Run(runtime, func(t *testing.T) {
-			testenv.NeedPodman(t)
-			testenv.NeedRuntime(t, runtime)
-			testenv.NeedTool(t, "busybox")
-			e := bedtest.Up(t, runtime)
-			bedtest.LoadBusybox(t, e)
-			bedtest.Load(t, e, image.Config{Name: full, ImageConfig: v1.ImageConfig{
-				Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"sh", "-c", "sleep 1000"}, Env: []string{"PATH=/bin", "IMAGE=yes"},
-				Labels: map[string]string{"image": "yes"}, WorkingDir: "/tmp", Volumes: map[string]struct{}{"/volume": {}}, StopSignal: "SIGINT",
-			}}, append(bedtest.BusyboxFiles(t), image.Dir("volume", 0o755)))
-			p := New(e.Socket())
-			defer p.Close()
-			enginetest.ConformMaker(t, enginetest.MakerBench{
-				Engine:     p,
-				Run:        func(ctx context.Context, args ...string) (string, error) { return e.Run(ctx, args...) },
-				Image:      bedtest.Busybox,
-				Full:       full,
-				Volume:     "/volume",
-				Profile:    profile(t),
-				Privileged: true,
-			})
-		})
-	}
+	testenv.NeedPodman(t)
+	testenv.NeedTool(t, "busybox")
+	e := bedtest.Up(t, "")
+	bedtest.LoadBusybox(t, e)
+	bedtest.Load(t, e, image.Config{Name: full, ImageConfig: v1.ImageConfig{
+		Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"sh", "-c", "sleep 1000"}, Env: []string{"PATH=/bin", "IMAGE=yes"},
+		Labels: map[string]string{"image": "yes"}, WorkingDir: "/tmp", Volumes: map[string]struct{}{"/volume": {}}, StopSignal: "SIGINT",
+	}}, append(bedtest.BusyboxFiles(t), image.Dir("volume", 0o755)))
+	p := New(e.Socket())
+	defer p.Close()
+	enginetest.ConformMaker(t, enginetest.MakerBench{
+		Engine: p, Run: e.Run, Image: bedtest.Busybox, Full: full, Volume: "/volume", Profile: profile(t), Privileged: true,
+	})
 }
 
 // profile refuses mkdir.

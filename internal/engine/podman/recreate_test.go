@@ -70,6 +70,9 @@ func TestMakeOfRelative(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("whose network it is", func(t *testing.T) {
+		podNetwork(t, s.p, s.podman("create", "--pod", "pod", bedtest.Busybox, "/bin/sh"), pod)
+	})
 	gone := []string{"env", "labels"}
 	for _, tt := range []struct {
 		name string
@@ -120,6 +123,25 @@ func TestMakeOfRelative(t *testing.T) {
 			}
 			s.podman("rm", "--force", "--time=0", first)
 		})
+	}
+}
+
+// podNetwork: a pod keeps it, in a container that is not made again.
+func podNetwork(t *testing.T, p *Podman, member, pod string) {
+	b, err := p.Blueprint(t.Context(), member)
+	if err != nil || b.Network != engine.NetworkMode("pod:"+pod) || !b.NetworkKept || len(b.Problems) > 0 {
+		t.Errorf("Blueprint = %+v, %v", b, err)
+	}
+	in, err := p.inspection(t.Context(), member)
+	if err != nil {
+		t.Fatal(err)
+	}
+	infra := strings.TrimPrefix(in.HostConfig.NetworkMode, "container:")
+	if b, err = p.Blueprint(t.Context(), infra); err != nil || len(b.Problems) != 1 {
+		t.Errorf("Blueprint of the pod's own = %+v, %v", b, err)
+	}
+	if id, err := p.Make(t.Context(), infra, engine.Changes{Name: "second"}); !errors.Is(err, engine.ErrNotReproducible) {
+		t.Errorf("Make = %s, %v", id, err)
 	}
 }
 

@@ -67,12 +67,10 @@ func (p *Podman) Start(ctx context.Context, id string) error {
 func (p *Podman) Stop(ctx context.Context, id string, within time.Duration) error {
 	doing := "stop podman's container " + printable(id)
 	in, err := p.inspection(ctx, id)
-	switch {
-	case errors.Is(err, engine.ErrUnknownContainer) && nameable(id):
+	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
-	case err != nil:
-		return fmt.Errorf("%s: %w", doing, err)
-	case in.State.Pid == 0 && !state(in.State.Status).Alive():
+	}
+	if in.State.Pid == 0 && !state(in.State.Status).Alive() { // an initialized one has a process, and is not alive
 		return nil
 	}
 	// Podman counts whole seconds: rather one too many.
