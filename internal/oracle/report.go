@@ -77,8 +77,14 @@ func number(text string) int {
 
 // classify tries the formats from the one that says most to the one that says least.
 func classify(data []byte, lines []string) (Report, bool) {
-	if r, ok := audited(data); ok {
-		return r, true
+	for line := range strings.Lines(string(data)) {
+		// Where the hook cannot write its file, the line is in the log.
+		if !strings.HasPrefix(line, `{"whittle":`) {
+			continue
+		}
+		if r, ok := audited([]byte(line)); ok {
+			return r, true
+		}
 	}
 	for _, read := range []func(string, []string) (Report, bool){sanitizer, undefined, memcheck, library} {
 		for i, line := range lines {
@@ -241,8 +247,7 @@ func audited(data []byte) (Report, bool) {
 		PID     int      `json:"pid"`
 		Frames  []string `json:"frames"`
 	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	if json.Unmarshal([]byte(first), &line) != nil {
+	if json.Unmarshal(data, &line) != nil {
 		return Report{}, false
 	}
 	if kind := Kind(line.Whittle); kind != AuditPython && kind != AuditNode {
