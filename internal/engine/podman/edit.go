@@ -21,8 +21,11 @@ var dropped = []string{
 	"name", "replace", "detach", "detach-keys", "sig-proxy", "cidfile", "conmon-pidfile", "pidfile", "sdnotify", "quiet", "help",
 	"pull", "authfile", "tls-verify", "creds", "cert-dir", "decryption-key", "retry", "retry-delay", "disable-content-trust",
 	"arch", "os", "platform", "variant", "signature-policy", "kernel-memory",
-	"http-proxy", // the server's matter at a socket; the environments are compared
+	"http-proxy", // at a socket podman means the server's: see proxies
 }
+
+// proxyEnv are the variables of --http-proxy, in small letters.
+var proxyEnv = []string{"http_proxy", "https_proxy", "ftp_proxy", "no_proxy"}
 
 // ofPod are what a pod that was made along with its first container took over.
 var ofPod = []string{
@@ -206,6 +209,9 @@ func (e *editor) resolved() {
 			}
 		}
 	}
+	if !e.whole {
+		e.proxies()
+	}
 	if e.labelled {
 		for _, key := range slices.Sorted(maps.Keys(e.in.Config.Labels)) {
 			if value := e.in.Config.Labels[key]; e.labels[key] != value {
@@ -224,6 +230,19 @@ func (e *editor) resolved() {
 				host = "[" + p.HostIP.String() + "]:"
 			}
 			e.add("publish", fmt.Sprintf("%s%d:%d/%s", host, p.HostPort, p.ContainerPort, p.Protocol))
+		}
+	}
+}
+
+// proxies of the shell that created it, which Podman hands on unless it is told not to.
+func (e *editor) proxies() {
+	for _, v := range e.in.Config.Env {
+		name, _, _ := strings.Cut(v, "=")
+		if !contains(proxyEnv, strings.ToLower(name)) || slices.Contains(e.imageEnv, v) {
+			continue
+		}
+		if !slices.ContainsFunc(e.out, func(o setting) bool { return o.name == "env" && strings.HasPrefix(o.text, name+"=") }) {
+			e.add("env", v)
 		}
 	}
 }

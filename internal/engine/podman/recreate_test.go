@@ -48,7 +48,7 @@ func open(t *testing.T) shop {
 func (s shop) podman(args ...string) string {
 	s.Helper()
 	cmd := s.env.Command(s.Context(), args...)
-	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), "CALLER=from the shell")
+	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), "CALLER=from the shell", "http_proxy=http://127.0.0.1:9")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -86,6 +86,7 @@ func TestMakeOfRelative(t *testing.T) {
 		{"a file of variables that is gone", []string{"--env-file", "./env", "-e", "A=1"}},
 		{"a file of labels that is gone", []string{"--label-file", "./labels", "--label", "a=b"}},
 		{"files for the predecessor", []string{"--cidfile", "./cid", "--pidfile=pid", "--replace", "--sdnotify=conmon", "--rm"}},
+		{"no proxies", []string{"--http-proxy=false"}},
 		{"volumes of another", []string{"--volumes-from", "volumes"}},
 		{"another's namespaces", []string{"--network", "container:owner", "--pid=container:owner", "--ipc", "container:owner"}},
 		{"pod", []string{"--pod", "pod"}},
