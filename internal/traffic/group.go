@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,7 +103,17 @@ func (g *group) join(f func(fd int) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(fd), unix.Close(fd), g.wake())
+	err = f(fd)
+	settle()
+	return errors.Join(err, unix.Close(fd), g.wake())
+}
+
+// settle lets the handshakes end that began before connections went elsewhere. When a socket closes at the moment that
+// another processor completes one (inet_csk_reqsk_queue_add finds a socket that listens no more), that connection is
+// reset, though its group could have had it; over the loopback device that is within microseconds of the first packet.
+func settle() {
+	const pause = 5 * time.Millisecond
+	time.Sleep(pause)
 }
 
 // member calls f with a plain TCP socket of the group.

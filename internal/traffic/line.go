@@ -101,6 +101,7 @@ func (l *Line) aim(at side, doing string) error {
 		err = errors.New("no successor was admitted")
 	default:
 		err = l.each(func(g *group) error { return g.aim(at) })
+		settle()
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -226,6 +227,7 @@ func (l *Line) Close() error {
 		}
 		return g.aim(owner)
 	})
+	settle()
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := errors.Join(failed, l.end(now)); err != nil {
