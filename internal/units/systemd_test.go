@@ -31,8 +31,14 @@ type host struct {
 // hidden are directories of this machine that the container has empty ones instead of.
 var hidden = []string{"tmp", "run", "var/tmp", "var/log", "home", "root"}
 
-// boot a systemd with these units in /etc/systemd/system, and nothing of this machine's there.
+// boot a systemd with these units in /etc/systemd/system, and nothing of this machine's there. Not privileged: what its
+// systemd would do to the kernel (sysctl, binfmt) is none of a test's business.
 func boot(t *testing.T, files ...File) *host {
+	t.Helper()
+	return bootWith(t, files)
+}
+
+func bootWith(t *testing.T, files []File, options ...string) *host {
 	t.Helper()
 	testenv.NeedPodman(t)
 	testenv.NeedTool(t, "systemctl", "nsenter")
@@ -68,11 +74,10 @@ func boot(t *testing.T, files ...File) *host {
 	if err := os.WriteFile(filepath.Join(h.dir, "prog"), self, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Not privileged: what this machine's systemd would do to the kernel (sysctl, binfmt) is none of the test's business.
-	_, err = env.Run(t.Context(), "run", "--detach", "--name="+h.name, "--systemd=always", "--network=none",
-		"--volume="+units+":/etc/systemd/system:ro", "--volume="+h.dir+":/t", "--rootfs", h.root(),
-		"/lib/systemd/systemd", "--unit=basic.target", "--show-status=no")
-	if err != nil {
+	args := append([]string{"run", "--detach", "--name=" + h.name, "--systemd=always", "--network=none",
+		"--volume=" + units + ":/etc/systemd/system:ro", "--volume=" + h.dir + ":/t"}, options...)
+	args = append(args, "--rootfs", h.root(), "/lib/systemd/systemd", "--unit=basic.target", "--show-status=no")
+	if _, err = env.Run(t.Context(), args...); err != nil {
 		t.Fatal(err)
 	}
 	h.until("running", "systemctl", "is-system-running")
