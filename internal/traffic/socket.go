@@ -112,10 +112,10 @@ func queued(fd int) (int, error) {
 	return int(info.Unacked), nil
 }
 
-// wake whoever sleeps on the socket, by poll, epoll (edge-triggered too), accept or io_uring: the kernel does not when it
-// moves connections into its queue (inet_csk_listen_stop calls no sk_data_ready). Shutting down the sending side of a
-// socket that listens changes nothing in it, but inet_shutdown ends with sk_state_change, for all who wait. Unlike a
-// connection of ours it needs no room in the queue, and the service has nothing to accept and to log.
+// wake whoever sleeps on the socket, by poll, epoll (edge-triggered too), accept or io_uring: not every kernel does when it
+// moves connections into its queue (inet_csk_listen_stop called no sk_data_ready; on 6.18.44 they are woken). Shutting
+// down the sending side of a socket that listens changes nothing in it, but inet_shutdown ends with sk_state_change, for
+// all who wait. Unlike a connection of ours it needs no room in the queue, and the service has nothing to accept and to log.
 func (s *socket) wake() error {
 	if err := unix.Shutdown(s.fd, unix.SHUT_WR); err != nil && !errors.Is(err, unix.ENOTCONN) {
 		return fmt.Errorf("wake who waits at %s: %w", s.shown(), err) // ENOTCONN: it no longer listens

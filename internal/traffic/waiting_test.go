@@ -69,6 +69,47 @@ func TestWaitersAreAnswered(t *testing.T) {
 	}
 }
 
+// Who was told of a connection once, and sleeps with it in the queue, is told again: that is what waking is worth where
+// the kernel tells nobody. The socket listens as before.
+func TestWake(t *testing.T) {
+	ns := space(t)
+	must(t, ns.Do(func() error {
+		for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_MPTCP} {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
+			must(t, err)
+			must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+			must(t, unix.Listen(fd, 5))
+			s, err := describe(fd)
+			must(t, err)
+			ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+			must(t, err)
+			event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
+			must(t, unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &event))
+			expect := func(when string, want, timeout int) {
+				t.Helper()
+				if n, err := unix.EpollWait(ep, make([]unix.EpollEvent, 1), timeout); err != nil || n != want {
+					t.Errorf("protocol %d, %s: %d events (%v), want %d", protocol, when, n, err, want)
+				}
+			}
+			for range 2 {
+				client, err := connect(s.local)
+				must(t, err)
+				defer unix.Close(client)
+				expect("a connection", 1, 10000)
+				expect("nothing new", 0, 0)
+				must(t, s.wake())
+				expect("woken", 1, 10000)
+			}
+			if n, err := s.queued(); err != nil || n != 2 {
+				t.Errorf("protocol %d: %d connections wait (%v), want 2", protocol, n, err)
+			}
+			must(t, unix.Close(ep))
+			must(t, unix.Close(fd))
+		}
+		return nil
+	}))
+}
+
 func until(t *testing.T, want int, f func() (int, error)) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
