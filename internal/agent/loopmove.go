@@ -32,7 +32,6 @@ func (d *driver) goThere(ctx context.Context) {
 	site := d.where()
 	from := key{site.Engine, site.Production}
 	if err == nil {
-		d.settle(from, "a time loop begins, and the oracle takes over: whoever asked asks again")
 		err = d.swap(ctx, site.Production, site.Oracle, d.agent.limits(d.specNow()).Boot)
 	}
 	switch {
@@ -46,6 +45,7 @@ func (d *driver) goThere(ctx context.Context) {
 		}
 		return
 	}
+	d.settle(from, "its container was stopped")
 	now := d.agent.Now()
 	d.mu.Lock()
 	d.machine.Serving(now)
@@ -78,6 +78,8 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 	}
 	within := unready
 	if old.State == engine.Running && !next.State.Alive() && listens(old) {
+		// Not where it is stopped at once: one that ends by itself, because of what it is refused, is started again by its engine.
+		d.settle(key{old.Engine, from}, "a time loop begins, and the oracle takes over: whoever asked asks again")
 		err := d.move(ctx, renew.Request{
 			Container: from, Successor: to, Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
 		})
@@ -93,7 +95,7 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 func stopStart(ctx context.Context, maker engine.Maker, from, to string, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTime+within)
 	defer cancel()
-	if err := maker.Stop(ctx, from, within); err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
+	if err := stopForGood(ctx, maker, from, within); err != nil {
 		return fmt.Errorf("stop the one that served: %w", err)
 	}
 	if err := maker.Start(ctx, to); err != nil {
@@ -101,6 +103,44 @@ func stopStart(ctx context.Context, maker engine.Maker, from, to string, within 
 	}
 	return nil
 }
+
+// stopForGood a container that its engine may be about to start again, by its restart policy: Podman does so when it has just
+// ended by itself, whoever stops it then.
+func stopForGood(ctx context.Context, maker engine.Maker, id string, within time.Duration) error {
+	for tries := 0; ; tries++ {
+		err := maker.Stop(ctx, id, within)
+		if errors.Is(err, engine.ErrUnknownContainer) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b, err := maker.Blueprint(ctx, id)
+		if err != nil || b.RestartPolicy == "" || b.RestartPolicy == "no" {
+			return nil // it is stopped, and that is all that there is to say of it
+		}
+		for range restartLooks {
+			wait(ctx, restartLook)
+			c, err := maker.Inspect(ctx, id)
+			if err == nil && c.State.Alive() {
+				b.State = c.State
+			}
+		}
+		if !b.State.Alive() {
+			return ctx.Err()
+		}
+		if tries == maxRestarts {
+			return fmt.Errorf("its engine started it again %d times", tries)
+		}
+	}
+}
+
+// An engine that starts a container again does so within these looks.
+const (
+	restartLook  = 100 * time.Millisecond
+	restartLooks = 4
+	maxRestarts  = 10
+)
 
 // move the service, in a process of its own.
 func (d *driver) move(ctx context.Context, q renew.Request) error {
@@ -298,7 +338,7 @@ func (d *driver) removeOracle(ctx context.Context, maker engine.Maker) error {
 	if ref := cmpOr(site.Oracle, site.OracleName); ref != "" {
 		stopped, cancel := context.WithTimeout(ctx, engineTime)
 		defer cancel()
-		if err := maker.Stop(stopped, ref, unready); err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
+		if err := stopForGood(stopped, maker, ref, unready); err != nil {
 			return err
 		}
 		if err := maker.Remove(stopped, ref); err != nil {

@@ -38,6 +38,10 @@ func (d *driver) watch(ctx context.Context) {
 		d.trouble(fmt.Errorf("look at the oracle: %w", err))
 	case !c.State.Alive():
 		d.died(ctx, maker, c.ID)
+	default:
+		if old, err := inspect(ctx, maker, d.where().Production); err == nil && old.State.Alive() {
+			d.failed("somebody has started production beside its oracle")
+		}
 	}
 }
 
