@@ -256,7 +256,7 @@ func exits(t *testing.T, b MakerBench) {
 
 func logs(t *testing.T, b MakerBench) {
 	first := b.run(t, "--network", "none", b.Image, "/bin/sh", "-c",
-		`for i in 1 2 3 4 5; do echo "line $i"; done; printf 'esc\033[31m\n' >&2; head -c 5000 /dev/zero | tr '\0' x; echo; echo end; `+forever)
+		`exec 2>&1; for i in 1 2 3 4 5; do echo "line $i"; done; printf 'esc\033[31m\n' >&2; head -c 5000 /dev/zero | tr '\0' x; echo; echo end; `+forever)
 	b.said(t, first.ID, "end")
 	text, err := b.Engine.Logs(t.Context(), first.ID, 3)
 	lines := strings.Split(text, "\n")

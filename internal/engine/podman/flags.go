@@ -5,6 +5,8 @@ package podman
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -75,9 +77,7 @@ func flagEnd(s string) int {
 func (f flags) with(others flags) flags {
 	out := make(flags, len(f)+len(others))
 	for _, from := range []flags{others, f} {
-		for name, is := range from {
-			out[name] = is
-		}
+		maps.Copy(out, from)
 	}
 	return out
 }
@@ -89,10 +89,8 @@ func (f flags) long(name string) (flag, bool) {
 	if is, ok := f["--"+name]; ok {
 		return is, true
 	}
-	for _, h := range hidden {
-		if h == name {
-			return flag{name: name, value: true}, true
-		}
+	if slices.Contains(hidden, name) {
+		return flag{name: name, value: true}, true
 	}
 	return flag{}, false
 }

@@ -87,6 +87,9 @@ func (p *Process) Owner() (uint32, error) {
 // Cgroup is the path of the process's cgroup in the v2 hierarchy, as this process's cgroup namespace shows it.
 func (p *Process) Cgroup() (string, error) {
 	data, err := os.ReadFile(p.proc("cgroup"))
+	if errors.Is(err, unix.ESRCH) { // it was reaped between open and read
+		return "", fmt.Errorf("read cgroup of process %d: %w", p.PID, ErrGone)
+	}
 	if err != nil {
 		return "", fmt.Errorf("read cgroup of process %d: %w", p.PID, err)
 	}
