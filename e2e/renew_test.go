@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -101,5 +102,35 @@ func TestRenewalRollsBack(t *testing.T) {
 				b.holds(t, "first")
 			})
 		}
+	}
+}
+
+// Whoever gives a renewal up before the successor has the connections gets the predecessor back; after, the renewal is finished.
+func TestRenewalIsGivenUp(t *testing.T) {
+	for _, tt := range []struct {
+		at   renew.Step
+		want renew.Outcome
+		who  string
+	}{{renew.StepStart, renew.RolledBack, "first"}, {renew.StepTurn, renew.Renewed, "second"}} {
+		t.Run(string(tt.at), func(t *testing.T) {
+			b := upRenew(t, true)
+			clients := b.clients(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			r := b.runner()
+			r.Tell = func(d renew.Done) {
+				if d.Step == tt.at && d.State == renew.Begins {
+					cancel()
+				}
+			}
+			result, err := r.Run(ctx, b.request("", ""))
+			if err != nil || result.Outcome != tt.want {
+				t.Errorf("%v, %s", err, describe(result))
+			}
+			if stats := clients.Stop(); stats.Failed > 0 {
+				t.Error(stats)
+			}
+			b.holds(t, tt.who)
+		})
 	}
 }

@@ -102,6 +102,8 @@ func refusal(b engine.Blueprint, f Facts, r Request) (why, hint string) {
 	case f.Inherited && f.Successor == nil:
 		return "its listening sockets were given to it by who started it (LISTEN_FDS), and an engine cannot give them to a successor",
 			"whoever holds the sockets keeps what arrives while it is away: stop it there and start it with the new profile"
+	case b.AutoRemove && r.Retire == RetireKeep:
+		return "the engine removes it when it stops (--rm), so that it cannot be kept", "start it without --rm"
 	case r.Successor == "" && len(b.Problems) > 0:
 		return "a successor would not be the same: " + strings.Join(b.Problems, "; "), "stop it, and start it by hand with the new profile"
 	}
@@ -241,6 +243,9 @@ func (c choice) warnings(s Strategy) (all []string) {
 	}
 	if c.r.Successor == "" && c.r.Retire == RetireRemove && writable(c.b.Volumes) == nil {
 		all = append(all, "what it wrote to its own file system, outside of volumes, goes with it (--keep keeps the predecessor)")
+	}
+	if c.r.Retire == RetireKeep && c.b.RestartPolicy != "" && c.b.RestartPolicy != "no" {
+		all = append(all, fmt.Sprintf("the predecessor keeps its restart policy (%s): the engine may start it again when the host boots", c.b.RestartPolicy))
 	}
 	if !c.b.NetworkKept && c.b.Network == engine.NetworkPrivate {
 		all = append(all, "the engine may give the successor another address; published ports stay the same")

@@ -105,6 +105,8 @@ func TestChoose(t *testing.T) {
 			f.Unmovable = []traffic.Unmovable{{Kind: "udp socket", Name: "0.0.0.0:53", Why: "it has no queue"}}
 		}),
 			Request{}, Overlap, "", "", "udp socket 0.0.0.0:53 is not moved"},
+		{"kept, removed when it stops", func(b *engine.Blueprint) { b.AutoRemove = true }, serves, Request{Retire: RetireKeep}, "", "cannot be kept", "", ""},
+		{"kept, started again", func(b *engine.Blueprint) { b.RestartPolicy = "always" }, serves, Request{Retire: RetireKeep}, Overlap, "", "", "restart policy (always)"},
 		{"kept", nil, serves, Request{Retire: RetireKeep}, Overlap, "", "make init form start listen ready turn drain release away name", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
