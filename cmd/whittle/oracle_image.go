@@ -75,7 +75,7 @@ func containerFacts(ctx context.Context, e engine.Engine, name string) (oracle.I
 	proc := "/proc/" + strconv.Itoa(c.PID)
 	s := started{argv: c.Workload.Command}
 	if environ, err := os.ReadFile(proc + "/environ"); err == nil {
-		for _, v := range bytes.Split(environ[:min(len(environ), maxPodmanOut)], []byte{0}) {
+		for v := range bytes.SplitSeq(environ[:min(len(environ), maxPodmanOut)], []byte{0}) {
 			if text, ok := bytes.CutPrefix(v, []byte("PATH=")); ok {
 				s.path = string(text)
 			}

@@ -88,7 +88,7 @@ func (r imageRoot) find(command, search, dir string) (name string, ok bool) {
 		}
 		return command, r.has(command)
 	}
-	for _, d := range strings.Split(search, ":") {
+	for d := range strings.SplitSeq(search, ":") {
 		if name := path.Join("/", d, command); command != "" && r.has(name) {
 			return name, true
 		}
