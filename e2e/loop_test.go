@@ -18,6 +18,7 @@ import (
 	timeloop "github.com/whittle-sec/whittle/internal/loop" // the package has a loop of its own
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
+	"github.com/whittle-sec/whittle/internal/testenv"
 	"github.com/whittle-sec/whittle/testbed"
 	"github.com/whittle-sec/whittle/testbed/bedtest"
 	clients "github.com/whittle-sec/whittle/testbed/load"
@@ -262,5 +263,48 @@ func TestLoopAgentKilled(t *testing.T) {
 			l.notLearned()
 			productionOnly(t, e, "running")
 		})
+	}
+}
+
+// TestLoopDocker: the same with Docker, where whittle is the runtime.
+func TestLoopDocker(t *testing.T) {
+	t.Parallel()
+	testenv.NeedBPF(t)
+	testenv.NeedDocker(t)
+	d := startAgent(t, noEngine...)
+	bed := bedtest.UpDocker(t, map[string]any{
+		"default-runtime": "whittle", "runtimes": map[string]any{"whittle": map[string]any{"path": wrapper(t, d.socket, "runc")}},
+	})
+	d.end(unix.SIGTERM)
+	d.start("--podman", "", "--docker", bed.Socket())
+	docker := func(args ...string) string {
+		t.Helper()
+		out, err := bed.Run(t.Context(), args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	twin, err := vulnd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := twin.LoadDocker(t.Context(), bed); err != nil {
+		t.Fatal(err)
+	}
+	port := 0
+	if _, err := fmt.Sscan(freePort(t), &port); err != nil {
+		t.Fatal(err)
+	}
+	docker(append([]string{"create", "--network", "host", "--restart", "always", "--name", "web", twin.Production.Name}, twin.Command(port)...)...)
+	d.whittle("oracle", "set", "web", "--image", twin.Oracle.Name, "--start", "--quiet", "5s")
+	docker("start", "web")
+	l := looped{d, twin, twin.Target(port)}
+	took := l.converge(twin.Talk())
+	l.tell()
+	t.Logf("from an empty policy to serving: %d loops, %s", len(l.history()), took.Round(glance))
+	l.notLearned()
+	if names := strings.TrimSpace(docker("ps", "--all", "--format", "{{.Names}} {{.State}}")); names != "web running" {
+		t.Errorf("Docker has %s", names)
 	}
 }

@@ -45,6 +45,7 @@ type engines struct {
 	refuse     map[string]error // by verb
 	exit       engine.Exit
 	auto       bool // production is removed when it stops
+	dies       bool // an oracle does, at once
 }
 
 const production = "aaaaaaaaaaaaaaaa"
@@ -121,6 +122,9 @@ func (e *engines) state(ctx context.Context, verb, id string, s engine.State) er
 			}
 		}
 		c.State = s
+		if e.dies && c.ID != production {
+			c.State = engine.Exited
+		}
 		return nil
 	})
 }
@@ -405,7 +409,8 @@ func TestLoopFails(t *testing.T) {
 		why   string
 	}{
 		{"no image", func(e *engines) { e.refuse["make"] = errors.New("no such image") }, "no such image"},
-		{"an oracle that does not start", func(e *engines) { e.auto = true }, "--rm"},
+		{"production that would be gone", func(e *engines) { e.auto = true }, "--rm"},
+		{"an oracle that ends at once", func(e *engines) { e.dies, e.exit = true, engine.Exit{Code: 1, Error: "no such file"} }, "ended with 1: no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newLoopRig(t)
@@ -423,7 +428,67 @@ func TestLoopFails(t *testing.T) {
 			if len(r.d.waits) != 0 {
 				t.Error("its call waits still")
 			}
+			if left, _ := os.ReadDir(filepath.Join(r.dir, "oracles")); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
 		})
+	}
+}
+
+// Whatever becomes of the containers while the oracle serves, the loop ends, and nobody serves beside another.
+func TestLoopDisturbed(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		do    func(e *engines)
+		serve string
+		count int
+	}{
+		{"production is removed", func(e *engines) { delete(e.containers, production) }, "", 0},
+		{"production is started", func(e *engines) { e.containers[production].State = engine.Running }, "production", 1},
+		{"the oracle is removed", func(e *engines) {
+			for id := range e.containers {
+				if id != production {
+					delete(e.containers, id)
+				}
+			}
+		}, "production", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newLoopRig(t)
+			r.asks("sync")
+			if !r.turn(loop.InOracle, time.Minute) {
+				t.Fatalf("no oracle serves: %q", r.e.verbs)
+			}
+			r.e.mu.Lock()
+			tt.do(r.e)
+			r.e.mu.Unlock()
+			if !r.turn(loop.Production, 2*time.Minute) {
+				t.Fatalf("it does not end: %q", r.e.verbs)
+			}
+			if who, n := r.e.is(); who != tt.serve || n != tt.count {
+				t.Errorf("%q of %d containers serves: %q", who, n, r.e.verbs)
+			}
+		})
+	}
+}
+
+// A production that does not get ready leaves the service to the oracle, and is tried again.
+func TestLoopComesBackLater(t *testing.T) {
+	r := newLoopRig(t)
+	r.asks("sync")
+	if !r.turn(loop.InOracle, time.Minute) {
+		t.Fatalf("no oracle serves: %q", r.e.verbs)
+	}
+	r.e.refuse["start"] = errors.New("the engine is away")
+	if r.turn(loop.Production, time.Minute) {
+		t.Fatal("production serves without having been started")
+	}
+	delete(r.e.refuse, "start")
+	if !r.turn(loop.Production, 10*time.Minute) {
+		t.Fatalf("it is not tried again: %q", r.e.verbs)
+	}
+	if who, n := r.e.is(); who != "production" || n != 1 {
+		t.Errorf("%q of %d containers serves: %q", who, n, r.e.verbs)
 	}
 }
 
