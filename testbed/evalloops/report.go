@@ -18,13 +18,14 @@ func report(all []*trial) string {
 	fmt.Fprintf(&b, `# Time loops, measured
 
 Written by `+"`make eval-loops`"+` (testbed/evalloops) on %s: %s, %d CPUs, a private Podman. Each service is started under an empty policy
-while four clients ask it, with a new connection for each request, and a fifth asks each second for what needs other system calls. Nobody
+and from its first answer on four clients ask it, with a new connection for each request, and a fifth asks each second for
+something else that it can do, some of which needs other system calls. Nobody
 answers a question or types a command.
 
 ## From an empty policy to serving
 
-| service | oracle | loops | learned nothing | converged after | in the oracle | calls in the policy | requests | failed | refused | longest gap |
-|---|---|---|---|---|---|---|---|---|---|---|
+| service | oracle | first answer after | loops | learned nothing | converged after | in the oracle | calls in the policy | requests | failed | refused | longest gap |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 `, time.Now().UTC().Format(time.DateOnly), runtime.GOARCH, runtime.NumCPU())
 	for _, t := range all {
 		var in time.Duration
@@ -43,7 +44,7 @@ answers a question or types a command.
 			}
 			calls += all.Len()
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %s | %s | %d | %d | %d | %d | %s |\n", t.twin.Name, t.twin.Kind, len(t.loops), vain,
+		fmt.Fprintf(&b, "| %s | %s | %s | %d | %d | %s | %s | %d | %d | %d | %d | %s |\n", t.twin.Name, t.twin.Kind, seconds(t.answered), len(t.loops), vain,
 			seconds(t.converged), seconds(in), calls, t.clients.Requests, t.clients.Failed, t.clients.Refused, seconds(t.clients.LongestGap))
 	}
 	b.WriteString("\nThe requests are those until the service had not needed a loop for a while.\n\n")

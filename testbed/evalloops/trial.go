@@ -29,6 +29,7 @@ type trial struct {
 
 	workload string // ID
 	started  time.Time
+	answered time.Duration // from the first start until the first answer
 	// From the first start until no loop was needed any more.
 	converged time.Duration
 	loops     []api.LoopRecord
@@ -98,14 +99,18 @@ func (t *trial) prepare(ctx context.Context) error {
 	return nil
 }
 
-// converge from an empty policy, under load from the first moment.
+// converge from an empty policy, under load from the first answer on.
 func (t *trial) converge(ctx context.Context) error {
 	t.started = time.Now()
-	clients, rare := t.ask(ctx), t.askRarely(ctx)
-	_, err := t.bed.env.Run(ctx, "start", t.twin.Name)
-	if err == nil {
-		err = t.quiet(ctx)
+	if _, err := t.bed.env.Run(ctx, "start", t.twin.Name); err != nil {
+		return err
 	}
+	if err := until(ctx, 2*time.Minute, "a first answer", func() bool { return t.addr().Ask(ctx, t.twin.Talk()) == nil }); err != nil {
+		return err
+	}
+	t.answered = time.Since(t.started)
+	clients, rare := t.ask(ctx), t.askRarely(ctx)
+	err := t.quiet(ctx)
 	t.clients, t.rare = clients.Stop(), rare.Stop()
 	if err != nil {
 		return fmt.Errorf("%w; clients: %s; rare: %s", err, t.clients, t.rare)
