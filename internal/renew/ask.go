@@ -94,13 +94,11 @@ func (p *passage) epitaph(ctx context.Context, id string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
 	defer cancel()
 	text := "it ended"
-	// The kernel has told us before the engine was told.
-	for end := time.Now().Add(noticeTime); time.Now().Before(end); pause(ctx, 20*time.Millisecond) {
-		if c, err := p.inspect(ctx, id); err != nil || !c.State.Alive() {
-			break
-		}
-	}
 	exit, err := p.Engine.Exit(ctx, id)
+	// The kernel has told us before it told the engine.
+	for end := time.Now().Add(noticeTime); errors.Is(err, engine.ErrRunning) && time.Now().Before(end); exit, err = p.Engine.Exit(ctx, id) {
+		pause(ctx, 20*time.Millisecond)
+	}
 	switch {
 	case err != nil:
 		text += ", its engine does not say how: " + err.Error()

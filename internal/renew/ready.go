@@ -3,6 +3,7 @@
 package renew
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (p *passage) awaitReady(ctx context.Context, id string, how Ready) error {
 	defer alive.Close()
 	within, cancel := context.WithDeadline(ctx, p.deadline)
 	defer cancel()
-	wait, last := glance, "nothing was answered"
+	wait, last := glance, ""
 	for {
 		why, err := p.question(within, id, how)
 		switch {
@@ -122,6 +123,9 @@ func (p *passage) awaitReady(ctx context.Context, id string, how Ready) error {
 		case err == nil && why == "":
 			return nil
 		case within.Err() != nil:
+			if last == "" { // the first question took all the time; else what was said in good time is the better reason
+				last = cmp.Or(why, "nothing was answered")
+			}
 			return fmt.Errorf("%w after %v: %s%s", errLate, p.head.Plan.Patience, last, p.lastWords(ctx, id))
 		case err != nil:
 			last = err.Error()
