@@ -119,6 +119,7 @@ type Blueprint struct {
 	RestartPolicy  string        `json:"restart_policy,omitempty"` // as the engine says it; "" and "no": none
 	HasHealthcheck bool          `json:"has_healthcheck,omitempty"`
 	StopTimeout    time.Duration `json:"stop_timeout,omitempty"`
+	Env            []string      `json:"-"` // NAME=VALUE, as its process gets them: they hold secrets, and are printed nowhere
 	// Problems say why it cannot be made again exactly. Make refuses while there are any.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -41,6 +41,7 @@ func (d *Docker) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 		AutoRemove:     in.HostConfig.AutoRemove,
 		RestartPolicy:  printable(in.HostConfig.RestartPolicy.Name),
 		HasHealthcheck: in.Config.Healthcheck.set(),
+		Env:            in.Config.Env,
 		StopTimeout:    stopDefault,
 	}
 	for _, m := range in.Mounts {

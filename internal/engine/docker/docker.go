@@ -53,7 +53,7 @@ type inspection struct {
 	Config struct {
 		Image       string
 		Labels      map[string]string
-		Cmd         []string
+		Env, Cmd    []string
 		StopSignal  string
 		StopTimeout *uint
 		Tty         bool

@@ -26,13 +26,16 @@ func blueprint(t *testing.T, b MakerBench) {
 	data := dataDir(t)
 	args := []string{
 		"--network", "none", "--rm", "--label", "PODMAN_SYSTEMD_UNIT=web.service", "--stop-timeout", "7", "--health-cmd", "true", "--health-interval=1h",
-		"-v", data + ":/data:ro", "-v", "named:/named", "--tmpfs", "/scratch",
+		"-v", data + ":/data:ro", "-v", "named:/named", "--tmpfs", "/scratch", "-e", "A=b c",
 	}
 	p := b.print(t, b.run(t, append(args, b.Image, "/bin/sh", "-c", forever)...).ID)
 	slices.SortFunc(p.Volumes, func(a, b engine.Mount) int { return strings.Compare(a.Destination, b.Destination) })
 	if len(p.Volumes) != 2 || p.Volumes[0] != (engine.Mount{Source: data, Destination: "/data", ReadOnly: true}) ||
 		p.Volumes[1].Volume != "named" || p.Volumes[1].ReadOnly || p.Volumes[1].Destination != "/named" {
 		t.Errorf("volumes %+v", p.Volumes)
+	}
+	if !slices.Contains(p.Env, "A=b c") {
+		t.Errorf("environment %q", p.Env)
 	}
 	if !p.AutoRemove || p.SystemdUnit != "web.service" || p.StopTimeout != 7*time.Second || !p.HasHealthcheck || len(p.Problems) > 0 || !p.State.Alive() || p.PID == 0 {
 		t.Errorf("blueprint %+v", p)

@@ -45,6 +45,7 @@ func (p *Podman) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 		AutoRemove:     in.HostConfig.AutoRemove,
 		RestartPolicy:  printable(in.HostConfig.RestartPolicy.Name),
 		HasHealthcheck: in.Config.Healthcheck.set(),
+		Env:            in.Config.Env,
 		StopTimeout:    stopDefault,
 	}
 	if in.Config.StopTimeout != nil {
