@@ -100,16 +100,31 @@ func TestProcessesOfAContainer(t *testing.T) {
 
 func TestInherited(t *testing.T) {
 	for env, want := range map[string]bool{"LISTEN_FDS=1": true, "LISTEN_FDS=0": false, "LISTEN_FDS=": false, "X=LISTEN_FDS=1": false} {
-		cmd := exec.Command("sleep", "60")
+		cmd := exec.Command("cat")
 		cmd.Env = []string{"A=b", env}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
+		}
+		// Its environment is there some time after exec has closed our descriptors: before it answers, in any case.
+		_, err = in.Write([]byte("x"))
+		if _, unread := out.Read(make([]byte, 1)); err != nil || unread != nil {
+			t.Fatal(err, unread)
 		}
 		if got := inherited(cmd.Process.Pid); got != want {
 			t.Errorf("%s: %v", env, got)
 		}
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
 	}
 	if inherited(1 << 30) {
 		t.Error("of nobody")
