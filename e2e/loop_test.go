@@ -292,14 +292,18 @@ func TestLoopDocker(t *testing.T) {
 	if err := twin.LoadDocker(t.Context(), bed); err != nil {
 		t.Fatal(err)
 	}
-	port := 0
-	if _, err := fmt.Sscan(freePort(t), &port); err != nil {
-		t.Fatal(err)
-	}
-	docker(append([]string{"create", "--network", "host", "--restart", "always", "--name", "web", twin.Production.Name}, twin.Command(port)...)...)
+	// Docker has a network of its own here, and the engine's daemon is in it.
+	docker(append([]string{"create", "--network", "host", "--restart", "always", "--name", "web", twin.Production.Name}, twin.Command(twin.Port)...)...)
 	d.whittle("oracle", "set", "web", "--image", twin.Oracle.Name, "--start", "--quiet", "5s")
 	docker("start", "web")
-	l := looped{d, twin, twin.Target(port)}
+	l := looped{d, twin, twin.Target(twin.Port)}
+	l.target.NetNS = "/proc/" + docker("inspect", "--format", "{{.State.Pid}}", "web") + "/ns/net"
+	ns, err := os.Open(l.target.NetNS) // which outlives the process
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	l.target.NetNS = fmt.Sprintf("/proc/self/fd/%d", ns.Fd())
 	took := l.converge(twin.Talk())
 	l.tell()
 	t.Logf("from an empty policy to serving: %d loops, %s", len(l.history()), took.Round(glance))
