@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
@@ -16,9 +17,11 @@ import (
 // What each step does. The note of a step is for who watches.
 
 const (
-	// settle is for how long what the predecessor has not accepted yet is waited for, before it is stopped. What is left in
-	// its queue then goes to the next socket.
+	// settle is for how long it is waited, before a predecessor is stopped, for what it has not accepted yet and for the
+	// connections that it serves. What is left in its queue then goes to the next socket.
 	settle = 200 * time.Millisecond
+	// lull is for how long, if none of these ends: connections that are kept open end with the predecessor.
+	lull = 30 * time.Millisecond
 	// releaseTime is for how long sockets of the other side are waited for, which close with its last process.
 	releaseTime = 5 * time.Second
 	// glance is the least time between two looks at something that changes.
@@ -119,13 +122,31 @@ func (p *passage) stop(ctx context.Context) (string, error) {
 	return "", p.halt(ctx, p.head.Old, p.head.Plan.Drain)
 }
 
-// settle gives the predecessor time to accept what is in its queues.
+// settle gives the predecessor time to accept what is in its queues, and, where new connections wait elsewhere, to end those
+// that it has.
 func (p *passage) settle(ctx context.Context) {
-	for end := time.Now().Add(settle); time.Now().Before(end); pause(ctx, glance) {
-		if n, err := traffic.Waiting(p.owner); err != nil || n == 0 {
+	least, since := math.MaxInt, time.Now()
+	for end := since.Add(settle); time.Now().Before(end); pause(ctx, glance) {
+		n, err := p.busy()
+		if err != nil || n == 0 {
+			return
+		}
+		if n < least {
+			least, since = n, time.Now()
+		} else if time.Since(since) > lull {
 			return
 		}
 	}
+}
+
+// busy is how many connections the predecessor has to see to.
+func (p *passage) busy() (int, error) {
+	n, err := traffic.Waiting(p.owner)
+	if err != nil || p.head.Plan.Strategy != Hold {
+		return n, err
+	}
+	served, err := traffic.Accepted(p.ns, p.owner.Ports())
+	return n + served, err
 }
 
 func (p *passage) start(ctx context.Context) (string, error) {

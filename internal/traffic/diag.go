@@ -14,14 +14,14 @@ import (
 // listening are the TCP sockets of the thread's namespace that listen. /proc/net/tcp has them too, but to make it the
 // kernel walks over all connections of the host: tens of milliseconds on one that is busy.
 func listening() ([]row, error) {
-	four, err := diagnose(unix.AF_INET)
+	four, err := diagnose(unix.AF_INET, diagListen, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		return listeningInProc() // a kernel without inet_diag
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask which sockets listen: %w", err)
 	}
-	six, err := diagnose(unix.AF_INET6)
+	six, err := diagnose(unix.AF_INET6, diagListen, 0)
 	if err != nil {
 		return nil, fmt.Errorf("ask which sockets listen: %w", err)
 	}
@@ -41,11 +41,12 @@ func listeningInProc() ([]row, error) {
 const (
 	diagRequestSize = unix.SizeofNlMsghdr + 56 // inet_diag_req_v2
 	diagAnswerSize  = 72                       // inet_diag_msg
+	diagEstablished = 1                        // TCP_ESTABLISHED
 	diagListen      = 10                       // TCP_LISTEN
 )
 
-// diagnose asks for the listening sockets of a family (sock_diag(7)).
-func diagnose(family uint8) ([]row, error) {
+// diagnose asks for the sockets of a family that are in a state (sock_diag(7)), and have this port of their own if it is not 0.
+func diagnose(family, state uint8, port uint16) ([]row, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,8 @@ func diagnose(family uint8) ([]row, error) {
 	order.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	body := request[unix.SizeofNlMsghdr:]
 	body[0], body[1] = family, unix.IPPROTO_TCP
-	order.PutUint32(body[4:], 1<<diagListen)
+	order.PutUint32(body[4:], 1<<state)
+	binary.BigEndian.PutUint16(body[8:], port)
 	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func diagnose(family uint8) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows, done, err := parseDiag(buf[:n], family)
+		rows, done, err := parseDiag(buf[:n], family, state)
 		if err != nil {
 			return nil, err
 		}
@@ -86,7 +88,7 @@ func diagnose(family uint8) ([]row, error) {
 }
 
 // parseDiag reads one answer, of several messages.
-func parseDiag(buf []byte, family uint8) (out []row, done bool, err error) {
+func parseDiag(buf []byte, family, state uint8) (out []row, done bool, err error) {
 	order := binary.NativeEndian
 	for len(buf) >= unix.SizeofNlMsghdr {
 		size := int(order.Uint32(buf))
@@ -106,7 +108,7 @@ func parseDiag(buf []byte, family uint8) (out []row, done bool, err error) {
 			if len(body) < diagAnswerSize {
 				return nil, false, errors.New("a netlink message of a wrong size")
 			}
-			if body[0] == family && body[1] == diagListen {
+			if body[0] == family && body[1] == state {
 				out = append(out, diagRow(body))
 			}
 		}

@@ -86,7 +86,7 @@ func FuzzTables(f *testing.F) {
 			}
 		}
 		readTCP(strings.NewReader(text))
-		parseDiag([]byte(text), unix.AF_INET)
+		parseDiag([]byte(text), unix.AF_INET, diagListen)
 	})
 }
 
