@@ -133,13 +133,7 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	c := agent.Defaults()
 	c.Observer, c.Store, c.Engines, c.Listener = observer, agent.Stored{Store: db}, engines, listener
 	c.Version, c.Log = version, log
-	if c.Supervising, err = a.supervising(log, f); err != nil {
-		return err
-	}
-	if c.Judging, err = judging(f); err != nil {
-		return err
-	}
-	if c.Moving, err = a.moving(engines, f); err != nil {
+	if err = a.abilities(&c, log, engines, f); err != nil {
 		return err
 	}
 	if c.State, err = filepath.Abs(a.state); err != nil {
@@ -165,6 +159,18 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, engines []engine.E
 	err = daemon.Run(ctx)
 	cancel()
 	<-watching
+	return err
+}
+
+// abilities of an agent beyond learning.
+func (a *app) abilities(c *agent.Config, log *slog.Logger, engines []engine.Engine, f agentFlags) (err error) {
+	if c.Supervising, err = a.supervising(log, f); err != nil {
+		return err
+	}
+	if c.Judging, err = judging(f); err != nil {
+		return err
+	}
+	c.Moving, err = a.moving(engines, f)
 	return err
 }
 

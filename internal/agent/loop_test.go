@@ -306,6 +306,20 @@ func (r *loopRig) learned() (names []string) {
 	return all.Names(native)
 }
 
+// What was learned and is in no policy any more, by a person's hand, is refused and does not wait.
+func TestLoopLearnedBefore(t *testing.T) {
+	r := newLoopRig(t)
+	r.asks("sync")
+	if !r.turn(loop.InOracle, time.Minute) || !r.reaches("sync") || !r.turn(loop.Production, time.Minute) {
+		t.Fatalf("no loop: %q", r.e.verbs)
+	}
+	parked, _ := r.asks("sync") // by a ward whose policy does not have it
+	r.d.step(r.ctx)
+	if !parked || len(r.d.waits) != 0 {
+		t.Errorf("parked %v, %d wait", parked, len(r.d.waits))
+	}
+}
+
 func (r *loopRig) records() []loop.Record {
 	r.t.Helper()
 	all, err := r.a.LoopHistory(r.t.Context(), "", 10)

@@ -98,6 +98,10 @@ func (d *driver) step(ctx context.Context) {
 	switch state {
 	case loop.Production:
 		d.settled = true
+		if len(act.Commit) == 0 {
+			// Whoever was told that it is learned would wait for ever where a person has changed the policy since.
+			d.settle(key{}, "an oracle reached it before, but the policy does not have it for this program now")
+		}
 		if removed {
 			d.end(ctx)
 		}

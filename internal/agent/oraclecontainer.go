@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/renew"
+)
+
+// prepareOracle makes the oracle's container, unless there is one.
+func (d *driver) prepareOracle(ctx context.Context) error {
+	site := d.where()
+	maker := d.maker()
+	if maker == nil {
+		return fmt.Errorf("whittle cannot make containers of the engine %q", site.Engine)
+	}
+	if site.Oracle != "" {
+		return nil
+	}
+	b, err := maker.Blueprint(ctx, site.Production)
+	if err != nil {
+		return fmt.Errorf("look at production: %w", err)
+	}
+	switch {
+	case b.AutoRemove:
+		return errors.New("its engine removes production when it stops (--rm)")
+	case b.SystemdUnit != "":
+		return fmt.Errorf("the unit %s would start production again: whittle oracle unit writes units for both", b.SystemdUnit)
+	case len(b.Problems) > 0:
+		return fmt.Errorf("nothing like production can be made: %s", strings.Join(b.Problems, "; "))
+	}
+	if site.OracleName == "" {
+		site.Name, site.Writers = b.Name, renew.WritersMany
+		if slices.ContainsFunc(b.Volumes, func(m engine.Mount) bool { return !m.ReadOnly }) {
+			site.Writers = renew.WritersOne
+		}
+		site.OracleName = b.Name + "-oracle-" + strings.ToLower(rand.Text()[:6])
+		site.Dir = site.OracleName
+		d.at(site)
+		if err := d.save(ctx); err != nil { // whatever has this name from now on is ours
+			return err
+		}
+	} else if c, err := inspect(ctx, maker, site.OracleName); err == nil {
+		return d.madeOracle(ctx, c.ID) // the agent was killed before it knew
+	}
+	changes, err := d.agent.oracleChanges(d.specNow(), b, site)
+	if err != nil {
+		return err
+	}
+	made, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	id, err := maker.Make(made, site.Production, changes)
+	if err != nil {
+		return fmt.Errorf("make the oracle: %w", err)
+	}
+	return d.madeOracle(ctx, id)
+}
+
+// madeOracle is known by its id before it starts.
+func (d *driver) madeOracle(ctx context.Context, id string) error {
+	site := d.where()
+	site.Oracle = id
+	d.at(site)
+	d.agent.twins.known(id, d.twin)
+	return d.save(ctx)
+}
+
+// removeOracle and what it wrote.
+func (d *driver) removeOracle(ctx context.Context, maker engine.Maker) error {
+	site := d.where()
+	if ref := cmpOr(site.Oracle, site.OracleName); ref != "" {
+		stopped, cancel := context.WithTimeout(ctx, engineTime)
+		defer cancel()
+		if err := stopForGood(stopped, maker, ref, unready); err != nil {
+			return err
+		}
+		if err := maker.Remove(stopped, ref); err != nil {
+			return err
+		}
+	}
+	d.reported(true) // whatever it wrote last counts
+	d.agent.twins.forget(site.Oracle)
+	if site.Dir != "" {
+		if err := os.RemoveAll(d.agent.oracleDir(site)); err != nil {
+			d.agent.Log.Error("remove what an oracle wrote", "err", err)
+		}
+	}
+	site.Oracle, site.OracleName, site.Dir = "", "", ""
+	d.at(site)
+	return nil
+}
