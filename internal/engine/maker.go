@@ -134,6 +134,8 @@ type Changes struct {
 	Env        map[string]string `json:"env,omitempty"`    // besides, or instead of those of the same name
 	Mounts     []Mount           `json:"mounts,omitempty"` // besides
 	Labels     map[string]string `json:"labels,omitempty"` // besides
+	// NoRestart leaves out the restart policy: the engine does not start it by itself, neither when it ends nor with the host.
+	NoRestart bool `json:"no_restart,omitempty"`
 }
 
 // Exit of a container that has ended.

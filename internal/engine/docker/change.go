@@ -81,6 +81,9 @@ func change(config, host object, c engine.Changes) error {
 			return strings.HasPrefix(s, name+"=")
 		}), name+"="+c.Env[name])
 	}
+	if c.NoRestart {
+		host["RestartPolicy"] = map[string]any{"Name": "no"}
+	}
 	if len(c.Labels) > 0 && config.object("Labels") == nil {
 		config["Labels"] = map[string]any{}
 	}

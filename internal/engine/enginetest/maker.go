@@ -46,6 +46,7 @@ func ConformMaker(t *testing.T, bench MakerBench) {
 		{"changes what is asked for", changes},
 		{"changes the image", changedImage},
 		{"changes the profile", changedProfile},
+		{"leaves the restart policy out", changedRestart},
 		{"makes one of a successor", generations},
 		{"does not take a name twice", nameTaken},
 		{"tells what it is made of", blueprint},

@@ -48,6 +48,18 @@ func changes(t *testing.T, b MakerBench) {
 	}
 }
 
+// changedRestart: an engine that would start a container by itself does not so with one that is made to be ended.
+func changedRestart(t *testing.T, b MakerBench) {
+	first := b.run(t, "--network", "none", "--restart", "always", b.Image, "/bin/sh", "-c", forever)
+	second := b.like(t, first.ID, engine.Changes{Name: "second", NoRestart: true})
+	for id, want := range map[string]string{first.ID: "always", second.ID: ""} {
+		p, err := b.Engine.Blueprint(t.Context(), id)
+		if err != nil || p.RestartPolicy != want && (want != "" || p.RestartPolicy != "no") {
+			t.Errorf("restart policy %q, %v; want %q", p.RestartPolicy, err, want)
+		}
+	}
+}
+
 // changedImage: what the container said for itself stays, what came from its image comes from the other.
 func changedImage(t *testing.T, b MakerBench) {
 	first := b.run(t, "--network", "none", "-e", "OWN=1", "--label", "own=1", b.Full, "sh", "-c", forever)

@@ -28,6 +28,9 @@ func changed(a, b map[string]any, c engine.Changes) (out []string) {
 			delete(config, "Entrypoint")
 		}
 	}
+	if c.NoRestart {
+		out = append(out, restart(a, b)...)
+	}
 	out = append(out, environment(a, b, c.Env)...)
 	out = append(out, labels(a, b, c.Labels)...)
 	return append(out, mounts(a, b, c.Mounts)...)
@@ -49,6 +52,19 @@ func seccomp(a, b map[string]any) (had int) {
 		had = before - len(options)
 	}
 	return had
+}
+
+// restart takes the policies out; the second is to have none.
+func restart(a, b map[string]any) (out []string) {
+	for i, doc := range []map[string]any{a, b} {
+		host, _ := doc["HostConfig"].(map[string]any)
+		policy, _ := host["RestartPolicy"].(map[string]any)
+		if name, _ := policy["Name"].(string); i == 1 && name != "" && name != "no" {
+			out = append(out, "it has a restart policy still: "+show(name))
+		}
+		delete(host, "RestartPolicy")
+	}
+	return out
 }
 
 // command: what runs ends with it, whatever the entrypoint.

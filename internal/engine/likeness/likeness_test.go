@@ -45,6 +45,8 @@ func TestDifferences(t *testing.T) {
 		{name: "labels", like: `{"Config":{"Labels":{"a":"1"}}}`, made: `{"Config":{"Labels":{"a":"2","b":"3"}}}`, c: engine.Changes{Labels: map[string]string{"a": "2"}}, want: "Config.Labels.b was `null` and is `3`"},
 		{name: "a mount", like: `{}`, made: `{"HostConfig":{"Binds":["/s:/d:ro"]},"Mounts":[{"Destination":"/d","Source":"/s","RW":false}]}`, c: engine.Changes{Mounts: []engine.Mount{{Source: "/s", Destination: "/d", ReadOnly: true}}}},
 		{name: "a mount that can be written to", like: `{}`, made: `{"Mounts":[{"Destination":"/d","Source":"/s","RW":true}]}`, c: engine.Changes{Mounts: []engine.Mount{{Source: "/s", Destination: "/d", ReadOnly: true}}}, want: "nothing like what was asked for is mounted at `/d`"},
+		{name: "no restart", like: `{"HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":3}}}`, made: `{"HostConfig":{"RestartPolicy":{"Name":"no"}}}`, c: engine.Changes{NoRestart: true}},
+		{name: "a restart that nobody wants", like: `{"HostConfig":{"RestartPolicy":{"Name":"always"}}}`, made: `{"HostConfig":{"RestartPolicy":{"Name":"always"}}}`, c: engine.Changes{NoRestart: true}, want: "it has a restart policy still: `always`"},
 		{name: "another image", like: `{"Image":"a","Config":{"User":"1","Tty":true}}`, made: `{"Image":"b","Config":{"User":"2"}}`, c: engine.Changes{Image: "b"}, want: "Config.Tty was `true` and is `null`"},
 		{name: "hostile", like: `{"Id":{},"Config":{"Env":{"a":1},"Labels":[1]},"Mounts":{"a":1},"HostConfig":[1],"NetworkSettings":7}`, made: `{"Id":[],"Config":7,"Mounts":[7],"HostConfig":{"Binds":[1,"\u001b:"]}}`, c: engine.Changes{Seccomp: "x", Env: map[string]string{"a": "b"}, Mounts: []engine.Mount{{}}, Image: "x", Command: []string{"x"}}, want: "*"},
 	} {

@@ -132,6 +132,10 @@ func (e *editor) option(o setting) {
 		if e.changes.Image == "" {
 			keep()
 		}
+	case "restart":
+		if !e.changes.NoRestart {
+			keep()
+		}
 	case "rmi":
 		if truth(o.text) {
 			e.add("rm", "true")
