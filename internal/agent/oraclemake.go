@@ -30,7 +30,8 @@ func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSit
 	}
 	c := engine.Changes{
 		Name: site.OracleName, Image: start.Image, Command: start.Command, Entrypoint: start.Entrypoint, Env: start.Env,
-		Labels: map[string]string{OracleLabel: b.Workload.ID()},
+		// One that aborts is to stay down: production is on its way.
+		NoRestart: true, Labels: map[string]string{OracleLabel: b.Workload.ID()},
 	}
 	for _, m := range start.Mounts {
 		c.Mounts = append(c.Mounts, engine.Mount{Source: m.Source, Destination: m.Destination, ReadOnly: m.ReadOnly})
