@@ -17,9 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A service that listens at its container's own address only: its successor has another one, and is asked there.
+func TestRenewedAtItsOwnAddress(t *testing.T) {
+	b, host := upPublished(t, "web:80", "--hostname", "web")
+	result := renewed(t, b.runner(), b.request("", ""))
+	if result.Outcome != renew.Renewed || result.Strategy != renew.Gate {
+		t.Fatalf("result: %s", describe(result))
+	}
+	if err := host.Ask(t.Context(), askers.HTTP("/", `"second"`)); err != nil {
+		t.Error(err)
+	}
+}
+
 // upPublished starts the service in a network of its own, with a published port, on a host of its own: what is started from
 // here is in the network namespace of this thread.
-func upPublished(t *testing.T) (b *renewBed, host askers.Target) {
+func upPublished(t *testing.T, listens string, options ...string) (b *renewBed, host askers.Target) {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedTool(t, "ip")
@@ -34,7 +46,8 @@ func upPublished(t *testing.T) (b *renewBed, host askers.Target) {
 		}
 	}
 	b = bedWithImage(t)
-	b.id = bedtest.Podman(t, b.env, "run", "--detach", "--publish", published+":"+inside, "--name", "web", "--env", "WHO=first", renewedImage, ":"+inside)
+	args := append([]string{"run", "--detach", "--publish", published + ":" + inside, "--name", "web", "--env", "WHO=first"}, options...)
+	b.id = bedtest.Podman(t, b.env, append(args, renewedImage, listens)...)
 	host = askers.Target{Addr: address + ":" + published, NetNS: fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())}
 	eventually(t, "the service answers", func() (bool, string) {
 		err := host.Ask(t.Context(), askers.HTTP("/", `"first"`))
@@ -45,7 +58,7 @@ func upPublished(t *testing.T) (b *renewBed, host askers.Target) {
 
 // A container with a network of its own takes it along. New connections wait at the host.
 func TestRenewedAtTheGate(t *testing.T) {
-	b, host := upPublished(t)
+	b, host := upPublished(t, ":80")
 	clients := askers.Start(t.Context(), host, askers.HTTP("/", "served by"), askers.Load{Workers: 4, PerConnection: 1})
 	for range 3 {
 		result := renewed(t, b.runner(), b.request("", ""))

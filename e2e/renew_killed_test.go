@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/renew"
+	"github.com/whittle-sec/whittle/testbed/bedtest"
 )
 
 var buildRenewer = sync.OnceValues(func() (string, error) {
@@ -101,6 +102,32 @@ func (b *renewBed) recovers(t *testing.T, q renew.Request, step renew.Step, forw
 		t.Errorf("the next renewal: %s", describe(result))
 	}
 	b.holds(t, "second")
+}
+
+// Somebody removes the predecessor after a renewal was cut off: who serves goes on, and nothing is left of who does not.
+func TestRenewalKilledAndPredecessorRemoved(t *testing.T) {
+	b := upRenew(t, true)
+	q := b.request("", renew.Hold)
+	b.killed(t, q, renew.StepReady)
+	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", b.id)
+	results, err := b.runner().Recover(t.Context())
+	if err != nil || len(results) != 1 || results[0].Outcome != renew.Renewed {
+		t.Errorf("recover from ready: %s, %v; want it renewed", describe(results), err)
+	}
+	b.holds(t, "second")
+
+	b.killed(t, q, renew.StepForm)
+	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", "web")
+	results, err = b.runner().Recover(t.Context())
+	if err != nil || len(results) != 1 || results[0].Outcome != renew.Broken || !strings.Contains(results[0].Why, "removed the predecessor") {
+		t.Errorf("recover from form: %s, %v; want it failed", describe(results), err)
+	}
+	if names := bedtest.Podman(t, b.env, "ps", "--all", "--format", "{{.Names}}"); names != "" {
+		t.Errorf("containers are left: %s", names)
+	}
+	if again, err := b.runner().Recover(t.Context()); err != nil || len(again) != 0 {
+		t.Errorf("once more: %s, %v; want nothing to do", describe(again), err)
+	}
 }
 
 // Two renewals of one container: one is made, the other is told who makes it.

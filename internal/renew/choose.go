@@ -104,6 +104,8 @@ func refusal(b engine.Blueprint, f Facts, r Request) (why, hint string) {
 			"whoever holds the sockets keeps what arrives while it is away: stop it there and start it with the new profile"
 	case b.AutoRemove && r.Retire == RetireKeep:
 		return "the engine removes it when it stops (--rm), so that it cannot be kept", "start it without --rm"
+	case r.Successor == "" && b.Labels[oracleLabel] != "":
+		return "it is an oracle, which its agent ends, and which a successor of it would outlive", "whittle loop status says when production is back: renew that"
 	case r.Successor == "" && len(b.Problems) > 0:
 		return "a successor would not be the same: " + strings.Join(b.Problems, "; "), "stop it, and start it by hand with the new profile"
 	}
@@ -112,6 +114,9 @@ func refusal(b engine.Blueprint, f Facts, r Request) (why, hint string) {
 	}
 	return "", ""
 }
+
+// oracleLabel is on the oracles that the agent makes (agent.OracleLabel). That anybody may set it does no harm here.
+const oracleLabel = "io.whittle.oracle"
 
 // unfit says why an existing container cannot take over.
 func unfit(b, s engine.Blueprint) (why, hint string) {
@@ -246,6 +251,9 @@ func (c choice) warnings(s Strategy) (all []string) {
 	}
 	if c.r.Retire == RetireKeep && c.b.RestartPolicy != "" && c.b.RestartPolicy != "no" {
 		all = append(all, fmt.Sprintf("the predecessor keeps its restart policy (%s): the engine may start it again when the host boots", c.b.RestartPolicy))
+	}
+	if s != Overlap && c.b.RestartPolicy == "always" {
+		all = append(all, "its engine starts whatever has the restart policy always when the host boots: if that happens in the middle, both run until whittle renew --recover")
 	}
 	if !c.b.NetworkKept && c.b.Network == engine.NetworkPrivate {
 		all = append(all, "the engine may give the successor another address; published ports stay the same")

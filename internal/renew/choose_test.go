@@ -107,6 +107,8 @@ func TestChoose(t *testing.T) {
 			Request{}, Overlap, "", "", "udp socket 0.0.0.0:53 is not moved"},
 		{"kept, removed when it stops", func(b *engine.Blueprint) { b.AutoRemove = true }, serves, Request{Retire: RetireKeep}, "", "cannot be kept", "", ""},
 		{"kept, started again", func(b *engine.Blueprint) { b.RestartPolicy = "always" }, serves, Request{Retire: RetireKeep}, Overlap, "", "", "restart policy (always)"},
+		{"one writer, started at boot", both(data, func(b *engine.Blueprint) { b.RestartPolicy = "always" }), serves, Request{}, Hold, "", "", "when the host boots"},
+		{"an oracle", func(b *engine.Blueprint) { b.Labels = map[string]string{"io.whittle.oracle": "x"} }, serves, Request{}, "", "it is an oracle", "", ""},
 		{"kept", nil, serves, Request{Retire: RetireKeep}, Overlap, "", "make init form start listen ready turn drain release away name", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -154,6 +156,7 @@ func TestChooseSuccessor(t *testing.T) {
 		{"itself", func(s *engine.Blueprint) { s.ID = strings.Repeat("a", 64) }, "", "its own successor"},
 		{"in another network", func(s *engine.Blueprint) { s.Network = "container:x" }, "", "another network"},
 		{"removed when it stops", func(s *engine.Blueprint) { s.AutoRemove = true }, "", "removed when it stops"},
+		{"an oracle", func(s *engine.Blueprint) { s.Labels = map[string]string{oracleLabel: "x"} }, Overlap, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := blueprint(func(s *engine.Blueprint) { s.ID, s.Name, s.State = "b", "twin", engine.Exited })

@@ -36,6 +36,8 @@ type passage struct {
 	gate      *gate.Gate
 	shut      time.Time // since when new connections wait; zero: they do not
 	deadline  time.Time // for the successor to be ready
+
+	abandoned bool // nothing serves, and nothing is left to do about it
 }
 
 // step by step until one fails. What is done about that depends on whether the successor has the traffic.
@@ -135,7 +137,7 @@ func (p *passage) does(s Step) func(context.Context) (string, error) {
 // end writes down what became of it, and gives the result. The journal stays where something is left to do.
 func (p *passage) end() (Result, error) {
 	p.result.Took = time.Since(p.began)
-	left := p.result.Outcome == Broken || p.result.Hint != ""
+	left := p.result.Outcome == Broken && !p.abandoned || p.result.Hint != ""
 	if left {
 		return p.result, p.close()
 	}

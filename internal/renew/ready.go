@@ -178,12 +178,25 @@ func (p *passage) dial(ctx context.Context, port netip.AddrPort) (net.Conn, erro
 	if p.line != nil {
 		return p.line.Knock(ctx, port)
 	}
+	port = p.moved(port)
 	var conn net.Conn
 	err := p.ns.Do(func() (err error) {
 		conn, err = dialHere(ctx, port)
 		return err
 	})
 	return conn, err
+}
+
+// moved is where the successor has a port of the predecessor's: in a network of its own it may have another address.
+func (p *passage) moved(port netip.AddrPort) netip.AddrPort {
+	if p.head.NetNS || p.next == nil {
+		return port
+	}
+	has := p.next.Ports()
+	if i := slices.IndexFunc(has, func(a netip.AddrPort) bool { return a.Port() == port.Port() }); i >= 0 && !slices.Contains(has, port) {
+		return has[i]
+	}
+	return port
 }
 
 // dialHere, in the thread's network namespace: an address and no name, so that nothing is done in another thread.

@@ -118,13 +118,15 @@ func (p *passage) resume(ctx context.Context, cut error) {
 			p.old = nil // it has ended since
 		}
 	}
-	if p.forward() {
+	// Where somebody has removed the predecessor meanwhile, the successor is all that there is.
+	if p.forward() || old.ID == "" && p.has(StepStart) {
 		if err = p.onward(ctx, old); err == nil {
 			p.result.Outcome, p.result.Serving, p.result.Why = Renewed, p.successor, cut.Error()
 			return
 		}
 		if old.ID == "" {
 			p.result.Outcome, p.result.Why = Broken, fmt.Sprintf("%v; the predecessor is gone, and the successor does not serve: %v", cut, err)
+			p.abandoned = errors.Is(err, errGone)
 			return
 		}
 		cut = fmt.Errorf("%w; the successor does not serve: %w", cut, err)
@@ -169,6 +171,9 @@ func (p *passage) onward(ctx context.Context, old engine.Container) error {
 	return nil
 }
 
+// errGone marks that there is no successor.
+var errGone = errors.New("there is none any more")
+
 // leave the rest to the next Recover.
 func (p *passage) leave(err error) {
 	p.warn(err)
@@ -183,7 +188,7 @@ func (p *passage) standAgain(ctx context.Context, id string, old engine.Containe
 	case err != nil:
 		return err
 	case c.ID == "":
-		return errors.New("there is none")
+		return errGone
 	case !c.State.Alive() && old.State.Alive():
 		return errors.New(p.epitaph(ctx, id)) // two must not be started where one may run only
 	case !c.State.Alive():
@@ -214,7 +219,12 @@ func (p *passage) standAgain(ctx context.Context, id string, old engine.Containe
 // backCold undoes what another process did.
 func (p *passage) backCold(ctx context.Context, cut error, old engine.Container) {
 	if old.ID == "" {
-		p.result.Outcome, p.result.Why = Broken, cut.Error()+"; the predecessor is gone"
+		p.result.Outcome, p.result.Why = Broken, cut.Error()+"; somebody has removed the predecessor since"
+		if err := p.endSuccessor(ctx); err != nil {
+			p.leave(err)
+			return
+		}
+		p.abandoned = true
 		return
 	}
 	// It stands beside the predecessor again, so that undoing takes our traces from its sockets.
