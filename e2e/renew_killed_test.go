@@ -109,6 +109,9 @@ func TestRenewalKilledAndPredecessorRemoved(t *testing.T) {
 	b := upRenew(t, true)
 	q := b.request("", renew.Hold)
 	b.killed(t, q, renew.StepReady)
+	if plan, err := b.runner().Plan(t.Context(), q); err != nil || !strings.Contains(plan.Refused+plan.Hint, "--recover") {
+		t.Errorf("plan: %s, %v; want it to name what has to be done first", describe(plan), err)
+	}
 	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", b.id)
 	results, err := b.runner().Recover(t.Context())
 	if err != nil || len(results) != 1 || results[0].Outcome != renew.Renewed {
@@ -117,6 +120,9 @@ func TestRenewalKilledAndPredecessorRemoved(t *testing.T) {
 	b.holds(t, "second")
 
 	b.killed(t, q, renew.StepForm)
+	if plan, err := b.runner().Plan(t.Context(), q); err != nil || !strings.Contains(strings.Join(plan.Warnings, "\n"), "--recover") {
+		t.Errorf("plan: %s, %v; want a warning", describe(plan), err)
+	}
 	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", "web")
 	results, err = b.runner().Recover(t.Context())
 	if err != nil || len(results) != 1 || results[0].Outcome != renew.Broken || !strings.Contains(results[0].Why, "removed the predecessor") {

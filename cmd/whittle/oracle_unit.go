@@ -136,7 +136,7 @@ func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (b
 	if err != nil {
 		return both, needed, err
 	}
-	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command}, dir)
+	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command, Env: oracle.Variables(b.Env)}, dir)
 	if err != nil {
 		return both, needed, err
 	}

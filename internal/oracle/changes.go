@@ -56,6 +56,17 @@ func (s Spec) Changes(p Production, dir string) (Start, error) {
 	return start, nil
 }
 
+// Variables of a list as engines have it, NAME=VALUE.
+func Variables(list []string) map[string]string {
+	out := make(map[string]string, len(list))
+	for _, v := range list {
+		if name, value, ok := strings.Cut(v, "="); ok {
+			out[name] = value
+		}
+	}
+	return out
+}
+
 // environment of the twin: what is set for it now, else what production has.
 type environment struct{ before, now map[string]string }
 

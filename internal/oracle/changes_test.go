@@ -132,6 +132,17 @@ func FuzzOptions(f *testing.F) {
 	})
 }
 
+func TestVariables(t *testing.T) {
+	got := Variables([]string{"PYTHONPATH=/app", "A=b=c", "EMPTY=", "none", "A=last"})
+	if diff := cmp.Diff(map[string]string{"PYTHONPATH": "/app", "A": "last", "EMPTY": ""}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	start, err := Spec{Kind: AuditPython}.Changes(Production{Env: got}, "/d")
+	if want := HookDir + ":/app"; err != nil || start.Env["PYTHONPATH"] != want {
+		t.Errorf("PYTHONPATH=%s, %v; want %s", start.Env["PYTHONPATH"], err, want)
+	}
+}
+
 func TestHints(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

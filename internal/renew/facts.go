@@ -20,7 +20,18 @@ import (
 // Plan says how a renewal would be made, and changes nothing.
 func (r *Runner) Plan(ctx context.Context, q Request) (Plan, error) {
 	_, plan, err := r.plan(ctx, q)
-	return plan, err
+	if err != nil {
+		return plan, err
+	}
+	other := busy(r.Dir, func(j *journal) bool { return j.called(q.Container) })
+	switch {
+	case other == nil:
+	case plan.Strategy == "": // in the middle of another renewal it may be stopped, which is no reason to start it
+		plan.Refused, plan.Hint = other.Error(), hint.Of(other)
+	default:
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("now it would be refused: %v (%s)", other, hint.Of(other)))
+	}
+	return plan, nil
 }
 
 func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, error) {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/traffic"
@@ -31,6 +32,9 @@ func runCommand(ctx context.Context, command, id string) (why string, err error)
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Env = append(os.Environ(), "WHITTLE_SUCCESSOR="+id)
 	cmd.WaitDelay = time.Second // something that it started may hold its output open
+	// What it started ends with it: it is asked again, and those that hang would pile up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

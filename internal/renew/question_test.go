@@ -3,18 +3,22 @@
 package renew
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/workload"
+	"golang.org/x/sys/unix"
 )
 
 func TestDialects(t *testing.T) {
@@ -139,6 +143,35 @@ func TestCommandIsTold(t *testing.T) {
 		if why, err := runCommand(t.Context(), tt.command, "the-id"); err != nil || why != tt.want {
 			t.Errorf("%s: %q, %v; want %q", tt.command, why, err, tt.want)
 		}
+	}
+}
+
+// What a command started ends with it when it takes too long: it is asked many times.
+func TestCommandLeavesNothing(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pid")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := runCommand(ctx, "sleep 1000 & echo $! >"+name+".new && mv "+name+".new "+name+"; wait", "the-id")
+		done <- err
+	}()
+	var pid int
+	for pid == 0 {
+		if text, err := os.ReadFile(name); err == nil {
+			pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	cancel()
+	<-done
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); err != nil || n != 1 {
+		t.Errorf("what the command started lives on: %d, %v", n, err)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
