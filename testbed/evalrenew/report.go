@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/internal/renew"
 )
 
 func (r round) line() string {
@@ -61,6 +63,25 @@ func (r result) strategy() string {
 	return r.rounds[0].Chose
 }
 
+// steps with the median of how long each took.
+func (r result) steps() string {
+	took := map[renew.Step][]time.Duration{}
+	var order []string
+	for _, one := range r.rounds {
+		for _, d := range one.Steps {
+			if took[d.Step] == nil {
+				order = append(order, string(d.Step))
+			}
+			took[d.Step] = append(took[d.Step], d.Took)
+		}
+	}
+	for i, name := range order {
+		all := slices.Sorted(slices.Values(took[renew.Step(name)]))
+		order[i] = name + " " + ms(all[len(all)/2])
+	}
+	return strings.Join(order, ", ")
+}
+
 func report(all []result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# What clients see of a renewal
@@ -89,6 +110,7 @@ the service's exec to its first answer, without load. Times are medians, with th
 	for _, r := range all {
 		if r.way.name != "podman restart" {
 			fmt.Fprintf(&b, "- %s: %s.\n", r.service.name, r.service.about)
+			fmt.Fprintf(&b, "  - its steps, medians: %s\n", r.steps())
 		}
 		said := slices.IndexFunc(r.rounds, func(one round) bool { return one.Said > 0 })
 		if said < 0 {
