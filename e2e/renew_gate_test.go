@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +29,29 @@ func TestRenewedAtItsOwnAddress(t *testing.T) {
 	if err := host.Ask(t.Context(), askers.HTTP("/", `"second"`)); err != nil {
 		t.Error(err)
 	}
+}
+
+// A container that has this one's network would be left without: that is refused, and said.
+func TestNetworkThatIsShared(t *testing.T) {
+	b, host := upPublished(t, ":80")
+	bedtest.Podman(t, b.env, "run", "--detach", "--network", "container:web", "--name", "sidecar", renewedImage, ":81")
+	if result, err := b.runner().Run(t.Context(), b.request("", "")); !errors.Is(err, renew.ErrRefused) || !strings.Contains(err.Error(), "by service (process ") {
+		t.Errorf("renewed: %v, %s; want it refused", err, describe(result))
+	}
+	if err := host.Ask(t.Context(), askers.HTTP("/", `"first"`)); err != nil {
+		t.Error(err)
+	}
+	// Who wants it all the same is told that the predecessor cannot be removed, and may renew the successor again.
+	for range 2 {
+		result := renewed(t, b.runner(), b.request("", renew.Restart))
+		if result.Outcome != renew.Renewed || result.Hint != "" {
+			t.Errorf("result: %s", describe(result))
+		}
+		if i := slices.IndexFunc(result.Warnings, func(w string) bool { return strings.Contains(w, "is there still") }); i < 0 && result.Predecessor == b.id {
+			t.Errorf("warnings %q: none says that the predecessor is left", result.Warnings)
+		}
+	}
+	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", "sidecar")
 }
 
 // upPublished starts the service in a network of its own, with a published port, on a host of its own: what is started from

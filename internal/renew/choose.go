@@ -22,6 +22,7 @@ type Facts struct {
 	NoTraffic string // why listening sockets cannot be moved here; "": they can
 	NoGate    string // why connections cannot be kept waiting at the host
 	Gate      string // how they would be
+	Sharer    string // a process of another container in the network of its own, which would be left without one
 	Inits     bool   // the engine can do everything but the exec beforehand
 	// Successor is what an existing one is made of; nil where one is to be made.
 	Successor *engine.Blueprint
@@ -104,6 +105,9 @@ func refusal(b engine.Blueprint, f Facts, r Request) (why, hint string) {
 			"whoever holds the sockets keeps what arrives while it is away: stop it there and start it with the new profile"
 	case b.AutoRemove && r.Retire == RetireKeep:
 		return "the engine removes it when it stops (--rm), so that it cannot be kept", "start it without --rm"
+	case f.Sharer != "" && !b.NetworkKept && r.Strategy != Restart:
+		return "its network goes with it, and is used from outside of it, too: by " + f.Sharer,
+			"put both into a pod, whose network stays; or renew it with --strategy restart, and start the other again afterwards"
 	case r.Successor == "" && b.Labels[oracleLabel] != "":
 		return "it is an oracle, which its agent ends, and which a successor of it would outlive", "whittle loop status says when production is back: renew that"
 	case r.Successor == "" && len(b.Problems) > 0:
@@ -251,6 +255,9 @@ func (c choice) warnings(s Strategy) (all []string) {
 	}
 	if c.r.Retire == RetireKeep && c.b.RestartPolicy != "" && c.b.RestartPolicy != "no" {
 		all = append(all, fmt.Sprintf("the predecessor keeps its restart policy (%s): the engine may start it again when the host boots", c.b.RestartPolicy))
+	}
+	if c.f.Sharer != "" && !c.b.NetworkKept {
+		all = append(all, "what shares its network is left without one, and has to be started again: "+c.f.Sharer)
 	}
 	if s != Overlap && c.b.RestartPolicy == "always" {
 		all = append(all, "its engine starts whatever has the restart policy always when the host boots: if that happens in the middle, both run until whittle renew --recover")

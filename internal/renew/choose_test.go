@@ -108,6 +108,9 @@ func TestChoose(t *testing.T) {
 		{"kept, removed when it stops", func(b *engine.Blueprint) { b.AutoRemove = true }, serves, Request{Retire: RetireKeep}, "", "cannot be kept", "", ""},
 		{"kept, started again", func(b *engine.Blueprint) { b.RestartPolicy = "always" }, serves, Request{Retire: RetireKeep}, Overlap, "", "", "restart policy (always)"},
 		{"one writer, started at boot", both(data, func(b *engine.Blueprint) { b.RestartPolicy = "always" }), serves, Request{}, Hold, "", "", "when the host boots"},
+		{"its network is another's, too", private, facts(func(f *Facts) { f.Sharer = "envoy (process 7)" }), Request{}, "", "by envoy (process 7)", "", ""},
+		{"its network is another's, too, and stays", nil, facts(func(f *Facts) { f.Sharer = "envoy (process 7)" }), Request{}, Overlap, "", "", ""},
+		{"its network is another's, too, and will not", private, facts(func(f *Facts) { f.Sharer = "envoy (process 7)" }), Request{Strategy: Restart}, Restart, "", "", "left without one"},
 		{"an oracle", func(b *engine.Blueprint) { b.Labels = map[string]string{"io.whittle.oracle": "x"} }, serves, Request{}, "", "it is an oracle", "", ""},
 		{"kept", nil, serves, Request{Retire: RetireKeep}, Overlap, "", "make init form start listen ready turn drain release away name", ""},
 	} {

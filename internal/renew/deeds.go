@@ -218,7 +218,16 @@ func (p *passage) rename(ctx context.Context) (string, error) {
 }
 
 func (p *passage) removeOld(ctx context.Context) (string, error) {
-	return "", p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, p.head.Old) })
+	err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, p.head.Old) })
+	if err != nil {
+		err = fmt.Errorf("the predecessor is there still, and stopped: %w", err)
+	}
+	return "", err
+}
+
+// later tells whether what an engine did not do may be tried again. What it refuses, somebody has to see to.
+func later(err error) bool {
+	return errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrOutcomeUnknown)
 }
 
 // pause, or less if ctx ends.

@@ -96,6 +96,9 @@ func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
 	defer listeners.Close()
 	f.Listeners, f.Unmovable = listeners.Ports(), unmovable
 	f.Inherited = inherited(b.PID)
+	if !b.NetworkKept && b.CgroupID > 1 { // else its processes cannot be told from others
+		f.Sharer = sharer(ns.ID(), processes(b.Container))
+	}
 	if err := traffic.Supported(); err != nil {
 		f.NoTraffic = err.Error()
 	}

@@ -55,7 +55,7 @@ func (p *passage) run(ctx context.Context, steps []Step) {
 		case err == nil:
 		case p.forward() && s != StepTurn:
 			p.warn(err)
-			if s == StepDrain || s == StepAway || s == StepName {
+			if s == StepDrain || s == StepAway || s == StepName || s == StepRemove && later(err) {
 				p.finish(ctx, s)
 				return
 			}

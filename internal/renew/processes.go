@@ -4,14 +4,19 @@ package renew
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/workload"
+	"golang.org/x/sys/unix"
 )
 
 // maxProcesses of a container that are looked at, and maxGroups below its cgroup: a fork bomb is not waited for.
@@ -87,4 +92,33 @@ func numbers(name string) (all []int) {
 		}
 	}
 	return all
+}
+
+// sharer is a process, other than these, in a network namespace; "" if there is none.
+func sharer(netns uint64, own []int) string {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return ""
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return ""
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || slices.Contains(own, pid) {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat("/proc/"+name+"/ns/net", &st) != nil || st.Ino != netns {
+			continue
+		}
+		comm, err := os.ReadFile("/proc/" + name + "/comm")
+		if err != nil {
+			continue // it has ended
+		}
+		return fmt.Sprintf("%s (process %d)", workload.Printable(strings.TrimSpace(string(comm)), 32), pid)
+	}
+	return ""
 }

@@ -164,8 +164,11 @@ func (p *passage) onward(ctx context.Context, old engine.Container) error {
 		}
 	}
 	if p.head.Request.Retire == RetireRemove {
-		if _, err := p.removeOld(ctx); err != nil {
+		switch _, err := p.removeOld(ctx); {
+		case err != nil && later(err):
 			p.leave(err)
+		case err != nil:
+			p.warn(err)
 		}
 	}
 	return nil
