@@ -113,6 +113,7 @@ func (p *passage) endIt(ctx context.Context, id string, within time.Duration) er
 // oldServes tells whether the predecessor runs and will go on doing so. One that was told to stop ends, if only late.
 func (p *passage) oldServes(ctx context.Context) (bool, error) {
 	if p.has(StepStop) || p.has(StepDrain) {
+		_ = p.halted() // it is asked for again
 		err := p.halt(ctx, p.head.Old, p.head.Plan.Drain)
 		if err == nil {
 			return false, nil

@@ -119,7 +119,52 @@ func (p *passage) stop(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if p.head.Plan.Strategy == Hold {
+		return p.haltHolding(ctx)
+	}
 	return "", p.halt(ctx, p.head.Old, p.head.Plan.Drain)
+}
+
+// haltHolding returns when the predecessor has no process any more: what its engine does after that, in a network that stays,
+// need not lengthen the gap. It is waited for in halted.
+func (p *passage) haltHolding(ctx context.Context) (string, error) {
+	group := "" // of its own, or else the engine says when it is over
+	if p.old != nil {
+		if id, err := p.old.CgroupID(); err == nil && id > 1 {
+			group = groupOf(p.old.PID)
+		}
+	}
+	// Once it has ended there is nothing to give up any more.
+	asked, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() {
+		defer giveUp()
+		done <- p.halt(asked, p.head.Old, p.head.Plan.Drain)
+	}()
+	for {
+		select {
+		case err := <-done:
+			return "", err
+		case <-ctx.Done():
+			giveUp()
+			return "", <-done
+		case <-time.After(glance):
+		}
+		if group != "" && !p.oldAlive() && len(inGroup(group)) == 0 {
+			p.halting = done
+			return "its engine cleans up yet", nil
+		}
+	}
+}
+
+// halted waits until the predecessor's engine is done with it.
+func (p *passage) halted() error {
+	if p.halting == nil {
+		return nil
+	}
+	err := <-p.halting
+	p.halting = nil
+	return err
 }
 
 // settle gives the predecessor time to accept what is in its queues, and, where new connections wait elsewhere, to end those
@@ -204,6 +249,9 @@ func (p *passage) release(ctx context.Context) (string, error) {
 
 // away with the predecessor's name. One that its engine removed when it ended has none.
 func (p *passage) away(ctx context.Context) (string, error) {
+	if err := p.halted(); err != nil {
+		return "", err
+	}
 	name := newName(p.head.Plan.Container, "old")
 	err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Rename(ctx, p.head.Old, name) })
 	if errors.Is(err, engine.ErrUnknownContainer) {
@@ -218,6 +266,9 @@ func (p *passage) rename(ctx context.Context) (string, error) {
 }
 
 func (p *passage) removeOld(ctx context.Context) (string, error) {
+	if err := p.halted(); err != nil {
+		return "", err
+	}
 	err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, p.head.Old) })
 	if err != nil {
 		err = fmt.Errorf("the predecessor is there still, and stopped: %w", err)

@@ -34,8 +34,9 @@ type passage struct {
 	line      *traffic.Line
 	shared    io.Closer
 	gate      *gate.Gate
-	shut      time.Time // since when new connections wait; zero: they do not
-	deadline  time.Time // for the successor to be ready
+	halting   chan error // what comes of the predecessor's stop, which nobody has waited for; nil: nothing is to come
+	shut      time.Time  // since when new connections wait; zero: they do not
+	deadline  time.Time  // for the successor to be ready
 
 	abandoned bool // nothing serves, and nothing is left to do about it
 }
@@ -157,6 +158,9 @@ func (p *passage) warn(err error) {
 
 // letGo of what the renewal held on to. Of a line that was released, or a gate that is open, nothing is left.
 func (p *passage) letGo() {
+	if err := p.halted(); err != nil {
+		p.warn(err)
+	}
 	for _, c := range []io.Closer{p.shared, closer(p.owner), closer(p.next), closer(p.line), closer(p.ns), closer(p.old)} {
 		if c != nil {
 			if err := c.Close(); err != nil {

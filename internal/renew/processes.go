@@ -29,21 +29,30 @@ func processes(c engine.Container) []int {
 		return nil
 	}
 	if c.CgroupID > 1 {
-		if pids := inGroup(c.PID); len(pids) > 0 {
+		if pids := inGroup(groupOf(c.PID)); len(pids) > 0 {
 			return pids
 		}
 	}
 	return descendants(c.PID)
 }
 
-func inGroup(pid int) (pids []int) {
+// groupOf a process: the directory of its cgroup, or "".
+func groupOf(pid int) string {
 	p, err := process.Open(pid)
 	if err != nil {
-		return nil
+		return ""
 	}
 	defer p.Close()
 	dir, err := p.CgroupDir()
-	if err != nil || dir == "" {
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
+// inGroup are the processes of a cgroup and of those below it; none of one that is gone, or "".
+func inGroup(dir string) (pids []int) {
+	if dir == "" {
 		return nil
 	}
 	groups := 0
