@@ -90,6 +90,14 @@ eval-judges: build ## evaluate the panel of judges with real services and attack
 eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; ten minutes)
 	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
 
+.PHONY: eval-renew
+eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; a quarter of an hour)
+	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
+
+.PHONY: eval-loops
+eval-loops: build ## from an empty policy to serving, attacked and compared, into docs/benchmarks-loops.md (root; ten minutes)
+	@go run ./testbed/evalloops -whittle $(BIN)/whittle
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (5s)
 	$(STAGE) fuzz scripts/fuzz
