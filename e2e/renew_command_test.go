@@ -15,13 +15,25 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/renew"
+	"github.com/whittle-sec/whittle/testbed/bedtest"
 )
 
 // whittle runs the command with this bed's Podman and a state directory of its own.
 func (b *renewBed) whittle(t *testing.T, args ...string) (out, talk string, code int) {
 	t.Helper()
+	return b.whittleAt(t, b.env.Socket(), args...)
+}
+
+// elsewhere runs it with a Podman that there is not.
+func (b *renewBed) elsewhere(t *testing.T, args ...string) (out, talk string, code int) {
+	t.Helper()
+	return b.whittleAt(t, filepath.Join(t.TempDir(), "podman.sock"), args...)
+}
+
+func (b *renewBed) whittleAt(t *testing.T, socket string, args ...string) (out, talk string, code int) {
+	t.Helper()
 	var stdout, stderr strings.Builder
-	cmd := exec.CommandContext(t.Context(), binary(t), append(args, "--podman", b.env.Socket(), "--state", filepath.Dir(b.dir))...)
+	cmd := exec.CommandContext(t.Context(), binary(t), append(args, "--podman", socket, "--state", filepath.Dir(b.dir))...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -78,10 +90,19 @@ func TestRenewCommand(t *testing.T) {
 	if out, talk, code := b.whittle(t, "renew", "web"); code != 1 || !strings.Contains(talk, "whittle: hint: finish or undo it first") {
 		t.Errorf("after a cut: %d, %s%s", code, out, talk)
 	}
+	if out, talk, code := b.elsewhere(t, "renew", "--recover"); code != 0 || !strings.Contains(talk, "--podman "+b.env.Socket()) {
+		t.Errorf("recover with another Podman: %d, %s%s; want it to name this one", code, out, talk)
+	}
 	if out, talk, code := b.whittle(t, "renew", "--recover"); code != 0 || !strings.Contains(out, "web was renewed by hold") {
 		t.Errorf("recover: %d, %s%s", code, out, talk)
 	}
 	b.holds(t, "second")
+
+	b.killed(t, b.request("", ""), renew.StepForm)
+	bedtest.Podman(t, b.env, "rm", "--force", "--time", "0", "web")
+	if out, talk, code := b.whittle(t, "renew", "--recover", "--json"); code != 1 || !strings.Contains(out, `"failed"`) {
+		t.Errorf("recover what nobody can: %d, %s%s; want status 1", code, out, talk)
+	}
 }
 
 // The renewal is made in a process of its own; whoever wanted it may go away, and is told by Recover.

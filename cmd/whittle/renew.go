@@ -144,6 +144,14 @@ func (a *app) renew(ctx context.Context, f renewFlags) error {
 	return errors.Join(a.printRenewal(result), err)
 }
 
+// sayRecovered in a sentence, where no JSON was asked for.
+func (a *app) sayRecovered(r renew.Result) error {
+	if a.json {
+		return nil
+	}
+	return a.sayRenewal(r)
+}
+
 func (a *app) recoverRenewals(ctx context.Context, f renewFlags) error {
 	all := []renew.Result{}
 	var failed error
@@ -157,15 +165,19 @@ func (a *app) recoverRenewals(ctx context.Context, f renewFlags) error {
 		results, err := r.Recover(ctx)
 		all, failed = append(all, results...), errors.Join(failed, err)
 	}
-	if a.json {
-		return errors.Join(a.printJSON(all), failed)
+	elsewhere, err := renew.Elsewhere(a.renewals(), list)
+	failed = errors.Join(failed, err)
+	for _, text := range elsewhere {
+		a.say("note: %s", oneLine(text))
 	}
-	if len(all) == 0 && failed == nil {
+	if a.json {
+		failed = errors.Join(a.printJSON(all), failed)
+	} else if len(all) == 0 && failed == nil && len(elsewhere) == 0 {
 		a.say("nothing was left")
 	}
 	for _, result := range all {
 		// That one was undone is what was asked for.
-		if err := a.sayRenewal(result); err != nil {
+		if err := a.sayRecovered(result); err != nil {
 			return err
 		}
 		if result.Outcome == renew.Broken || result.Hint != "" {

@@ -40,8 +40,9 @@ type header struct {
 	Request Request   `json:"request"`
 	Plan    Plan      `json:"plan"`
 	Engine  string    `json:"engine"`
-	Old     string    `json:"old"` // the predecessor's id
-	New     string    `json:"new"` // the successor's name while it is made, or its id if it existed
+	Socket  string    `json:"socket,omitempty"` // of the engine: another one's containers are not these
+	Old     string    `json:"old"`              // the predecessor's id
+	New     string    `json:"new"`              // the successor's name while it is made, or its id if it existed
 	NetNS   bool      `json:"network_kept,omitempty"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
@@ -47,13 +48,41 @@ func (r *Runner) abandoned() (list []*journal, err error) {
 		err = errors.Join(err, failed)
 		switch {
 		case j == nil:
-		case j.head.Engine != r.Engine.Name():
+		case !j.isOf(r.Engine):
 			err = errors.Join(err, j.close())
 		default:
 			list = append(list, j)
 		}
 	}
 	return list, err
+}
+
+// isOf tells whether a journal is of this engine's containers: there may be two Podmans, and what the one does not know need not
+// be gone.
+func (j *journal) isOf(e engine.Maker) bool {
+	socket := socketOf(e)
+	return j.head.Engine == e.Name() && (j.head.Socket == "" || socket == "" || j.head.Socket == socket)
+}
+
+func socketOf(e engine.Maker) string {
+	if s, ok := e.(interface{ Socket() string }); ok {
+		return s.Socket()
+	}
+	return ""
+}
+
+// Elsewhere says of each cut-off renewal that none of these engines can recover how it is recovered.
+func Elsewhere(dir string, engines []engine.Maker) (hints []string, err error) {
+	names, err := journals(dir)
+	for _, name := range names {
+		j, lively, failed := read(name)
+		if failed != nil || j == nil || lively || j.result() != nil || slices.ContainsFunc(engines, j.isOf) {
+			continue // Recover tells of what cannot be read
+		}
+		hints = append(hints, fmt.Sprintf("of %s there is one that was cut off with %s at another socket: whittle renew --recover --engine %s --%s %s",
+			j.head.Plan.Container, j.head.Engine, j.head.Engine, j.head.Engine, j.head.Socket))
+	}
+	return hints, err
 }
 
 // Forget the result of a renewal that has ended (Runner.Keep).

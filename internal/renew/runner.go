@@ -57,7 +57,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 		return Result{}, err
 	}
 	j, err := begin(r.Dir, header{
-		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Old: b.ID, New: successor, NetNS: b.NetworkKept,
+		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Socket: socketOf(r.Engine), Old: b.ID, New: successor, NetNS: b.NetworkKept,
 	})
 	if err != nil {
 		return Result{}, err

@@ -27,6 +27,7 @@ const oldestMinor = 24 // of API 1: Docker 1.12
 // Docker is safe for use by goroutines. Make it with New.
 type Docker struct {
 	client *sockethttp.Client
+	socket string
 
 	mu   sync.Mutex
 	info *hostInfo
@@ -37,7 +38,7 @@ func New(socket string) *Docker {
 	if socket == "" {
 		socket = DefaultSocket
 	}
-	d := &Docker{}
+	d := &Docker{socket: socket}
 	d.client = sockethttp.New(socket, sockethttp.Dialect{
 		Name:  "docker",
 		Start: "start Docker with `systemctl start docker`; its socket was looked for at " + socket,
@@ -65,6 +66,9 @@ func New(socket string) *Docker {
 	})
 	return d
 }
+
+// Socket is where its server is asked.
+func (d *Docker) Socket() string { return d.socket }
 
 // Name of the engine.
 func (d *Docker) Name() string { return "docker" }

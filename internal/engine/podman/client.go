@@ -65,6 +65,9 @@ func New(socket string) *Podman {
 	})}
 }
 
+// Socket is where its server is asked.
+func (p *Podman) Socket() string { return p.socket }
+
 // Name of the engine.
 func (p *Podman) Name() string { return "podman" }
 
