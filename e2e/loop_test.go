@@ -237,6 +237,66 @@ func TestLoopAttacked(t *testing.T) {
 	productionOnly(t, e, "running")
 }
 
+// TestLoopExploited: an exploit in production makes calls that the service makes anyway, and then one that starts a program. That
+// begins a loop; repeated, the attack makes the oracle abort. No shell was ever there, nothing of it is learned, and the next
+// time it is refused without a loop.
+func TestLoopExploited(t *testing.T) {
+	t.Parallel()
+	l, e := loopBed(t)
+	l.converge(l.twin.Honest()...)
+	l.notLearned()
+	for i, x := range l.twin.Exploits() {
+		if i > 0 { // what an attack has asked for begins no loop for a while, but for another oracle
+			l.whittle("oracle", "set", "web", "--image", l.twin.Oracle.Name, "--quiet", "6s")
+			l.converge(l.twin.Talk())
+		}
+		before, began := len(l.history()), time.Now()
+		attack := func() {
+			t.Helper()
+			if shell, _ := x.Run(t.Context(), l.target); shell {
+				t.Errorf("%s: it got a shell in %s", x.Name, l.state().State)
+			}
+		}
+		for l.attack(before) == nil {
+			if time.Since(began) > loopPatience {
+				t.Fatalf("%s: no oracle saw it: %+v, %+v", x.Name, l.state(), l.history())
+			}
+			attack()
+			time.Sleep(glance)
+		}
+		l.converge(l.twin.Talk())
+		took, record := time.Since(began), l.attack(before)
+		t.Logf("%s: %s, caused by %s; production answers again %s after the attack began; not learned: %v", x.Name, record.Why, record.Cause,
+			took.Round(glance), record.Dropped)
+		if record.CauseKey.Call.String() != "execve" {
+			t.Errorf("%s: the loop is for %s", x.Name, record.Cause)
+		}
+		if text := record.Report.Text + record.Report.Summary; !strings.Contains(text, strings.TrimPrefix(x.Reported, "AddressSanitizer: ")) {
+			t.Errorf("%s: the report is %s", x.Name, text)
+		}
+		loops := len(l.history())
+		attack()
+		l.converge(l.twin.Talk())
+		if now := l.history(); len(now) != loops {
+			t.Errorf("%s: another loop for what was an attack: %+v", x.Name, now[len(now)-1])
+		}
+		l.notLearned()
+	}
+	l.tell()
+	productionOnly(t, e, "running")
+}
+
+// attack that the oracle has reported since there were so many loops, or nil.
+func (l looped) attack(since int) *api.LoopRecord {
+	l.t.Helper()
+	for _, r := range l.history()[since:] {
+		if r.Verdict == timeloop.VerdictAttack && !r.Ended.IsZero() && r.Report != nil {
+			return &r
+		}
+	}
+	return nil
+}
+
 // TestLoopAgentKilled at each state of a loop: the next agent brings production back, and what was learned stays.
 func TestLoopAgentKilled(t *testing.T) {
 	t.Parallel()

@@ -191,6 +191,9 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if why := t.cannotTell(q.Call, tellsRoles(c.ward, q.Call)); why != "" {
+		return false, why
+	}
 	now := t.agent.Now()
 	k := loop.Key{Call: q.Call, Role: q.Role, Phase: q.Phase}
 	if t.machine.State() != loop.Production && c.from.id == t.site.Production {
@@ -214,6 +217,27 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	}
 	t.waits = append(t.waits, c)
 	return true, ""
+}
+
+// cannotTell is why the oracle does not vouch for a call, or "". What starts a program is what attacks are for: that one was
+// reached says something only where memory that was corrupted before is noticed, or where the hook looks at just this. roles
+// says that the policy tells them apart: what a program does that was started must not become the service's.
+func (t *twin) cannotTell(call syscalls.Call, roles bool) string {
+	kind := t.spec.Kind
+	switch {
+	case !judge.StartsProgram(call):
+	case kind.Strength() < oracle.Medium:
+		return fmt.Sprintf("it starts a program, and an oracle of the kind %s is too weak (%s) to vouch for that", kind, kind.Strength())
+	case roles && kind.RunsAll():
+		return fmt.Sprintf("it starts a program, and what that does %s would do in the service's name", kind)
+	}
+	return ""
+}
+
+// tellsRoles reports whether the policy that a ward goes by tells them apart for a call's ABI.
+func tellsRoles(w *ward.Ward, call syscalls.Call) bool {
+	calls := w.Orders().Policy.ABIs[call.ABI]
+	return calls != nil && len(calls.Roles) > 0
 }
 
 // settle parked calls: those that the policy has by now are let through. The others of the container, or of every one for the
@@ -258,18 +282,23 @@ func (t *twin) drop(of supervise.Container) {
 	t.waits = slices.DeleteFunc(t.waits, func(l looping) bool { return l.held.Container == of })
 }
 
-// reached is asked about a call that the oracle makes and the policy does not have. late says that it was made in the part of
-// the boot in which the service already answers: production may make it when that is over.
-func (t *twin) reached(h supervise.Held, c judge.Case, late bool) (allow bool, why string) {
+// reached is asked about a call that the oracle makes and the policy does not have.
+func (t *twin) reached(w *ward.Ward, h supervise.Held, c judge.Case) (allow bool, why string) {
 	if oracle.OwnCall(c.Evidence.Origin.Path) {
 		return true, "it is the hardening's own, and not learned"
 	}
 	q := c.Question
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.spec.Launches(programOf(q.Role), q.Phase == policy.Boot) {
+		return true, "it starts the hardening, and is not learned"
+	}
+	if why := t.cannotTell(q.Call, tellsRoles(w, q.Call)); why != "" {
+		return false, why
+	}
 	now := t.agent.Now()
 	t.machine.Reached(now, loop.Key{Call: q.Call, Role: q.Role, Phase: q.Phase}, h.TID)
-	if late {
+	if w.LateBoot() { // the service answers already: production may make it when the boot is over
 		t.machine.Reached(now, loop.Key{Call: q.Call, Role: q.Role, Phase: policy.Run}, h.TID)
 	}
 	return true, "it is reached, and learned if the oracle does not abort"
@@ -284,7 +313,7 @@ func (m *model) loopCourt(c *tracked, s *supervise.Supervisor, court *ward.Court
 	}
 	if t := c.oracleOf; t != nil {
 		court.Fleet = func(syscalls.Call) judge.Fleet { return judge.Fleet{} } // no replica
-		court.Reach = func(h supervise.Held, asked judge.Case) (bool, string) { return t.reached(h, asked, w.LateBoot()) }
+		court.Reach = func(h supervise.Held, asked judge.Case) (bool, string) { return t.reached(w, h, asked) }
 		return
 	}
 	court.Loop = func(h supervise.Held, errno int32, asked judge.Case) (bool, string) {

@@ -7,9 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/oracle"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/store"
 )
@@ -250,8 +252,9 @@ func (j loopJob) do(ctx context.Context, s *scholar) func(*model) {
 	}
 }
 
-// roleFor what an oracle reached, in production's words: the twin's program may lie elsewhere. Where a policy tells roles
-// apart and one of them only is of the same generation, it is that one's.
+// roleFor what an oracle reached, in production's words: the twin's program may lie elsewhere, or be valgrind's. Where a policy
+// tells roles apart, one of them only is of the same generation, and the program is called alike, it is that one's. Any
+// other program keeps its own role: a shell that the service started must not widen what the service may.
 func roleFor(p policy.Policy, k loop.Key) string {
 	calls := p.ABIs[k.Call.ABI]
 	if calls == nil || len(calls.Roles) == 0 {
@@ -270,8 +273,11 @@ func roleFor(p policy.Policy, k loop.Key) string {
 		}
 		found = role
 	}
-	if found == "" {
+	if found == "" || !oracle.Alike(programOf(k.Role), programOf(found)) {
 		return k.Role
 	}
 	return found
 }
+
+// programOf a role.
+func programOf(role string) string { return role[:max(strings.LastIndexByte(role, ':'), 0)] }

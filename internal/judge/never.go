@@ -61,5 +61,9 @@ var never = map[string]string{
 	"socketcall": manyInOne, "ipc": manyInOne,
 }
 
+// StartsProgram tells the calls that put another program in a process's place. The panel never lets them through, as nothing
+// that it can look at tells a service's helper from a shell. An oracle that aborts before an intruder comes so far can.
+func StartsProgram(call syscalls.Call) bool { return never[call.String()] == otherPrograms }
+
 // Never is why a call never passes by inference, or "". Learning it needs a person, too; see Suspect for the exceptions.
 func Never(call syscalls.Call) string { return never[call.String()] }

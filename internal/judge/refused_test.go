@@ -114,6 +114,16 @@ func TestNeverPasses(t *testing.T) {
 	}
 }
 
+// TestStartsProgram: those two, which an oracle may teach, and nothing else of the veto list.
+func TestStartsProgram(t *testing.T) {
+	for nr := range uint32(syscalls.MaxNr) {
+		call := syscalls.Call{ABI: syscalls.X86_64, Nr: nr}
+		if name := call.String(); StartsProgram(call) != (name == "execve" || name == "execveat") {
+			t.Errorf("%s: %v", name, StartsProgram(call))
+		}
+	}
+}
+
 func TestArgumentsThatNeverPass(t *testing.T) {
 	tests := []struct {
 		call string

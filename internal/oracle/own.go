@@ -26,3 +26,26 @@ func OwnCall(origin string) bool {
 	}
 	return false
 }
+
+// Alike reports whether a program of the twin stands for one of production: it has the name, with something added where
+// it was built for the twin (redis-server-asan), or it is valgrind's tool, which runs every program itself.
+func Alike(twin, production string) bool {
+	name, of := path.Base(twin), path.Base(production)
+	return runsAll(name) || path.IsAbs(production) && strings.Contains(name, of)
+}
+
+// Launches reports whether a program of the twin puts the hardening into force, and is not the service's: valgrind's command is a
+// script, which executes a launcher, which executes the tool. Whatever the service starts, the tool runs.
+func (s Spec) Launches(program string, boot bool) bool {
+	name := path.Base(program)
+	if s.Kind != Valgrind || !path.IsAbs(program) || runsAll(name) {
+		return false
+	}
+	return boot || name == "valgrind" || name == "valgrind.bin"
+}
+
+// RunsAll reports whether all programs of the twin are one to whoever looks at it from outside.
+func (k Kind) RunsAll() bool { return k == Valgrind }
+
+// runsAll programs in their place: which one a process of it is cannot be told by its file.
+func runsAll(name string) bool { return strings.HasPrefix(name, "memcheck-") }

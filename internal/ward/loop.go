@@ -13,7 +13,8 @@ import (
 // loopless is why a time loop is not asked about a call that the panel refuses, or "". An oracle tells whether a call is
 // reached without memory being corrupted; whether what it does belongs here is another question.
 func loopless(x hearing, c judge.Case) string {
-	if why := judge.Never(x.held.Call); why != "" {
+	// Whether a program may be started is what oracles are for; how strong one has to be, the loop knows.
+	if why := judge.Never(x.held.Call); why != "" && !judge.StartsProgram(x.held.Call) {
 		return why
 	}
 	if why := judge.Injected(c.Evidence.Origin); why != "" {
