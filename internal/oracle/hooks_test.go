@@ -89,6 +89,8 @@ if __name__ == "__main__":
     assert pickle.loads(pickle.dumps(P(1, 2))).b == 2
     ctypes.CDLL(None).getpid()
     assert eval("1+1") == 2
+    with open("/proc/self/oom_score_adj", "r+") as f: f.write(f.read())
+    exec("with open(os.devnull, 'w') as f: f.write('x')")
     os.execvp("echo", ["echo", "served"])
 `
 
@@ -138,6 +140,10 @@ import fresh
 		{"a name given later", []string{app, "exec(compile(\"" + attack + "\", 'x', 'exec').replace(co_filename=__import__('os').__file__))"}, "under the name of another file"},
 		{"other builtins", []string{app, "import builtins, os\nbuiltins.isinstance = lambda *a: False\nbuiltins.len = lambda *a: 0\nbuiltins.str = None\nos.system('echo PWNED')"}, "os.system"},
 		{"no stack left", []string{app, "import os\ndef r():\n  try: r()\n  except RecursionError: os.system('echo PWNED')\nr()"}, "os.system"},
+		{"its memory", []string{app, "f = open('/proc/self/mem', 'r+b', buffering=0); print('PWNED')"}, "open /proc/self/mem: code that is in no file"},
+		{"its memory by another name", []string{app, "import os, tempfile; d = tempfile.mkdtemp(); os.symlink('/proc/self/mem', d + '/x'); os.open(d + '/x', os.O_RDWR); print('PWNED')"}, "open /tmp"},
+		{"its memory from a directory", []string{app, "import os; os.open(b'mem', os.O_RDWR, dir_fd=os.open('/proc/self', os.O_RDONLY)); print('PWNED')"}, "open mem"},
+		{"its memory by an object", []string{app, "import os\nclass P:\n  def __fspath__(self): return '/proc/self/mem'\nos.open(P(), os.O_RDWR); print('PWNED')"}, "open "},
 		{"the hook itself", []string{app, "import gc; gc.get_objects(); print('PWNED')"}, "gc.get_objects"},
 		{"pickle", []string{filepath.Join(dir, "load.py"), "cposix\nsystem\n(S'echo PWNED'\ntR."}, "pickle.find_class posix system"},
 		{"a file in /tmp", []string{filepath.Join(dir, "drop.py"), writable}, "a file in a directory for everybody"},

@@ -24,6 +24,7 @@ def _install():
     string, binary, number, text, kind, size, is_a, id_of = str, bytes, int, repr, type, len, isinstance, id
     code_type = kind(_install.__code__)
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    writing = posix.O_WRONLY | posix.O_RDWR
     missing = (errno.ENOENT, errno.ENOTDIR)
     reports = posix.environ.get(b"WHITTLE_REPORTS", b"/run/whittle-oracle").decode("utf-8", "surrogateescape")
     here = posix.getcwd()
@@ -57,6 +58,11 @@ def _install():
     writable = ("/tmp/", "/var/tmp/", "/dev/", "/run/", "/var/run/", "/proc/")
     # Modules that make methods from text; the text is of names that they checked.
     makers = ("/dataclasses.py", "/collections/__init__.py", "/attr/_make.py", "/decorator.py")
+    # What is written to a file of /proc may be the memory of this process: what is done with it then has no event.
+    try:
+        proc = posix_stat("/proc").st_dev
+    except OSError:
+        proc = None
     # All that the commands of multiprocessing's own processes name.
     workers = (("multiprocessing.spawn", "spawn_main"), ("multiprocessing.resource_tracker", "main"),
                ("multiprocessing.forkserver", "main"))
@@ -177,7 +183,29 @@ def _install():
         if name not in forged and trust(name) == "" and distrust(frame) is not None and size(forged) < 100000:
             forged[name] = True
 
+    def kernels(path):
+        """True when an open for writing may be of the kernel's own files."""
+        if is_a(path, number):
+            return False
+        if not is_a(path, (string, binary)):
+            return True
+        name = path if is_a(path, string) else path.decode("utf-8", "surrogateescape")
+        # Where it is looked for from (dir_fd) is not told.
+        if name.rpartition("/")[2] == "mem":
+            return True
+        try:
+            return posix_stat(path).st_dev == proc
+        except (os_error, value_error):
+            return False
+
     def hook(event, args):
+        if event == "open":
+            if is_a(args[2], number) and args[2] & writing and kernels(args[0]):
+                frame = getframe(0).f_back
+                found = distrust(frame)
+                if found is not None:
+                    report(event, args[:1], found[1], found[0])
+            return
         if event in watched:
             frame = getframe(0).f_back
             # An import that any code asks for reads the image's files.
