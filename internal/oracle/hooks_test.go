@@ -165,6 +165,9 @@ import fresh
 const nodeService = `const cp = require('child_process'), net = require('net'), { Worker, isMainThread } = require('worker_threads');
 if (isMainThread) {
   cp.execSync('true');
+  const fs = require('fs'); fs.writeFileSync('/proc/self/oom_score_adj', fs.readFileSync('/proc/self/oom_score_adj'));
+  fs.closeSync(fs.openSync('/proc/self/oom_score_adj', 'r+')); eval("fs.closeSync(fs.openSync('/dev/null', 'w')); fs.readFileSync('/proc/self/stat')");
+  fs.createWriteStream('/dev/null').end();
   new Function('return 1')(); eval('1'); require('vm').runInNewContext('1');
   const s = net.createServer((c) => c.end()).listen(0, '127.0.0.1', () => {
     net.connect(s.address().port, '127.0.0.1').on('close', () => { s.close();
@@ -200,6 +203,10 @@ func TestNodeAborts(t *testing.T) {
 		{"binding", "process.binding('spawn_sync'); console.log('PWNED')", "process.binding spawn_sync"},
 		{"connect", "require('net').connect(9, '127.0.0.1').on('error', () => console.log('PWNED'))", "net.connect 127.0.0.1:9"},
 		{"worker", "new (require('worker_threads').Worker)(\"" + attack + "\", {eval: true})", "worker_threads.Worker"},
+		{"its memory", "require('fs').openSync('/proc/self/mem', 'r+'); console.log('PWNED')", "fs.openSync /proc/self/mem: code that is in no file"},
+		{"its memory by number", "require('fs').open(Buffer.from('/proc/self/mem'), 2, () => console.log('PWNED'))", "fs.open /proc/self/mem"},
+		{"its memory in time", "require('fs/promises').open('/proc/self/mem', 'r+').then(() => console.log('PWNED'))", "fs.open /proc/self/mem"},
+		{"its memory as a stream", "new (require('fs').WriteStream)('/proc/self/mem', {flags: 'r+', start: 1}).on('open', () => console.log('PWNED'))", "fs.WriteStream"},
 		{"other prototypes", "String.prototype.startsWith = () => true; Map.prototype.get = () => ''; Map.prototype.has = () => true; " + attack, "child_process.execSync"},
 		{"no stack", "Error.stackTraceLimit = 0; Object.freeze(Error); " + attack, "child_process.execSync"},
 	} {

@@ -136,6 +136,33 @@
     define(object, name, { value: outer, writable: true, configurable: true, enumerable: had ? had.enumerable : true });
   }
 
+  // What is written to a file of /proc may be the memory of this process: what is done with it then asks nobody.
+  let proc = null;
+  try { proc = statSync('/proc').dev; } catch { /* there is none */ }
+  function kernels(path) {
+    if (typeof path === 'number') return false;
+    try { return statSync(path).dev === proc; } catch { return false; }
+  }
+  function writing(flags) {
+    if (typeof flags === 'number') return (flags & (constants.O_WRONLY | constants.O_RDWR)) !== 0;
+    return typeof flags === 'string' && flags !== 'r' && flags !== 'rs' && flags !== 'sr';
+  }
+  function guarded(object, name, writes) {
+    const inner = object[name];
+    if (typeof inner !== 'function') return;
+    const look = (args) => { if (writes(args[1]) && kernels(args[0])) audit('fs.' + name, text(args[0])); };
+    const outer = new Proxy(inner, {
+      apply(f, self, args) { look(args); return apply(f, self, args); },
+      construct(f, args, as) { look(args); return construct(f, args, as); },
+    });
+    const had = own(object, name);
+    define(object, name, { value: outer, writable: true, configurable: true, enumerable: had ? had.enumerable : true });
+  }
+  for (const object of [fs, fs.promises]) {
+    for (const name of ['open', 'openSync']) guarded(object, name, writing);
+  }
+  for (const name of ['createWriteStream', 'WriteStream', 'FileWriteStream']) guarded(fs, name, () => true);
+
   const first = (args) => args[0];
   for (const name of ['spawn', 'exec', 'execFile', 'fork', 'spawnSync', 'execSync', 'execFileSync']) {
     before(cp, name, 'child_process.' + name, first);
