@@ -87,10 +87,6 @@ eval-judges: build ## evaluate the panel of judges with real services and attack
 	@go run ./testbed/evaljudges -whittle $(BIN)/whittle
 
 .PHONY: eval-renew
-eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; ten minutes)
-	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
-
-.PHONY: eval-renew
 eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; a quarter of an hour)
 	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
 

@@ -59,7 +59,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	var all []*trial
-	for _, name := range strings.Split(o.only, ",") {
+	for name := range strings.SplitSeq(o.only, ",") {
 		make, ok := makers[name]
 		if !ok {
 			return fmt.Errorf("no service %q", name)

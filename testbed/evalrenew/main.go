@@ -101,7 +101,7 @@ func (b *bed) measure(ctx context.Context, s *service, o options) (all []result,
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range strings.Split(o.ways, ",") {
+	for name := range strings.SplitSeq(o.ways, ",") {
 		w, ok := ways[name]
 		if !ok {
 			return nil, fmt.Errorf("no way %q", name)

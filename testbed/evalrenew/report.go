@@ -16,18 +16,19 @@ import (
 )
 
 func (r round) line() string {
-	text := fmt.Sprintf("%d requests, %d refused, %d failed, %d in flight; longest %s, silence %s, p99 %s; took %s",
-		r.Requests, r.Refused, r.Failed, r.InFlight, ms(r.Longest), ms(r.Silence), ms(r.P99), ms(r.Took))
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("%d requests, %d refused, %d failed, %d in flight; longest %s, silence %s, p99 %s; took %s",
+		r.Requests, r.Refused, r.Failed, r.InFlight, ms(r.Longest), ms(r.Silence), ms(r.P99), ms(r.Took)))
 	if r.Chose != "" {
-		text += fmt.Sprintf(" (%s, gap %s)", r.Chose, ms(r.Gap))
+		text.WriteString(fmt.Sprintf(" (%s, gap %s)", r.Chose, ms(r.Gap)))
 	}
 	if r.Slow > 0 {
-		text += fmt.Sprintf("; %d of %d slow ones cut off", r.Cut, r.Slow)
+		text.WriteString(fmt.Sprintf("; %d of %d slow ones cut off", r.Cut, r.Slow))
 	}
 	for _, e := range append(slices.Clone(r.Errors), r.Tool...) {
-		text += "\n    " + e
+		text.WriteString("\n    " + e)
 	}
-	return text
+	return text.String()
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond)) }
