@@ -133,7 +133,7 @@ func (d *demo) events(ctx context.Context, kind, begin string) ([]api.Event, err
 
 // end stops the services under enforcement, and looks at their data with the next ones.
 func (d *demo) end(ctx context.Context) error {
-	d.say("SIGTERM, while enforced, and a look at the data afterwards")
+	d.say("The stop signal, while enforced, and a look at the data afterwards")
 	redis, postgres := d.services[0], d.services[2]
 	if err := d.endLoad(); err != nil {
 		return err

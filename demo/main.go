@@ -84,7 +84,7 @@ func run(ctx context.Context, whittle string) (err error) {
 			d.explain()
 		}
 	}()
-	steps := []func(context.Context) error{d.prepare, d.learn, d.report, d.attach, d.enforce, d.unlearned, d.attackService, d.attackExec, d.end}
+	steps := []func(context.Context) error{d.prepare, d.learn, d.report, d.attach, d.enforce, d.unlearned, d.attackService, d.attackExec, d.renew, d.end}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

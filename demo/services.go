@@ -91,6 +91,7 @@ func (d *demo) describe() error {
 		answers: getNginx, work: workNginx,
 	}
 	nginx.config.Entrypoint = []string{"/usr/sbin/nginx"}
+	nginx.config.StopSignal = "SIGQUIT" // as nginx's own image has it: requests that are under way are finished
 	postgres := &service{
 		name: "postgres", packages: testbed.Debian{
 			Packages: []string{"postgresql-" + filepath.Base(filepath.Dir(bin)), "tzdata", "dash"}, Follow: regexp.MustCompile("^libpq"),

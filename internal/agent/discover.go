@@ -44,7 +44,7 @@ func (a *Agent) discover(ctx context.Context, e engine.Engine) {
 	}
 }
 
-// follow one connection to an engine: list what runs, then look at each start.
+// follow one connection to an engine: list what runs, then look at each that starts or gets another name.
 func (a *Agent) follow(ctx context.Context, e engine.Engine, fine func()) error {
 	w, ok := e.(engine.Watcher)
 	if !ok {
@@ -57,7 +57,7 @@ func (a *Agent) follow(ctx context.Context, e engine.Engine, fine func()) error 
 	a.start(func() {
 		err := w.Watch(ctx, func(ev engine.Event) {
 			id := ev.ID
-			if ev.Kind != engine.Start && ev.Kind != engine.Ready {
+			if ev.Kind == engine.Die {
 				return // ends are seen by pidfd
 			}
 			select {

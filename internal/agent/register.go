@@ -57,6 +57,7 @@ func (m *model) register(r api.Registration, owner uint32, late bool) error {
 	k := key{rc.Engine, rc.ID}
 	if old := m.containers[k]; old != nil && !old.gone {
 		if old.reg.Container.PID == rc.PID {
+			m.rename(old, rc.Name)
 			m.relabel(old, rc.Labels) // the hook was faster than the engine's event, and knows no labels
 			return nil
 		}
@@ -139,6 +140,16 @@ func (m *model) take(c *tracked) {
 	if mode := m.modeFor(c); mode == api.ModeShadow || mode == api.ModeEnforce {
 		m.bringUnder(c, false) // it was started without us, or before its workload had settled
 	}
+}
+
+// rename a container that has another name now, as the successor in a renewal gets its predecessor's.
+func (m *model) rename(c *tracked, name string) {
+	name = workload.Printable(name, 64)
+	if name == "" || name == c.view.Name {
+		return
+	}
+	m.event(kindStart, c, fmt.Sprintf("%s is called %s now", c.view.Name, name))
+	c.view.Name = name
 }
 
 // relabel a container whose labels come after it: Podman tells a hook none.

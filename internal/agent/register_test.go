@@ -47,6 +47,27 @@ func namespaced(t *testing.T, uid uint32) (pid int, mountNS uint64) {
 	return cmd.Process.Pid, st.Ino
 }
 
+// A container that gets another name is known by it.
+func TestRename(t *testing.T) {
+	pid, _ := sleeper(t)
+	r := start(t, nil)
+	first := registration("web-whittle-new-abcd", pid)
+	second := first
+	second.Container.Name = "web"
+	for _, reg := range []api.Registration{first, second} {
+		if err := r.client.Register(t.Context(), reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := r.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Containers) != 1 || s.Containers[0].Name != "web" {
+		t.Errorf("containers %+v, want one called web", s.Containers)
+	}
+}
+
 // A member of the group who is not root may have its own containers observed, and has no say over anybody else's.
 func TestUsersSpeakOfTheirOwn(t *testing.T) {
 	testenv.NeedRoot(t)

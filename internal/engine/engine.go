@@ -62,7 +62,7 @@ type Engine interface {
 	Inspect(ctx context.Context, id string) (Container, error)
 }
 
-// Watcher is an engine that tells when containers start and end.
+// Watcher is an engine that tells when containers start, end and get another name.
 type Watcher interface {
 	// Watch calls f for each event until ctx is done, then returns nil, or until the engine goes away. The first event is
 	// Ready: what happens after it is reported, what was there before is to be listed. f must not block for long.
@@ -76,6 +76,8 @@ const (
 	Ready EventKind = "ready" // the stream stands
 	Start EventKind = "start"
 	Die   EventKind = "die"
+
+	Rename EventKind = "rename" // it has another name; its id is the same
 )
 
 // Event of one container.

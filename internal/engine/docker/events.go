@@ -12,13 +12,13 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 )
 
-// Watch reports containers that start and die.
+// Watch reports containers that start, die and get another name.
 func (d *Docker) Watch(ctx context.Context, f func(engine.Event)) error {
-	query := url.Values{"filters": {`{"type":["container"],"event":["start","die"]}`}}
+	query := url.Values{"filters": {`{"type":["container"],"event":["start","die","rename"]}`}}
 	return d.client.Watch(ctx, query, parseEvent, f)
 }
 
-// parseEvent reads one line of the stream; ok is false for what is neither start nor end.
+// parseEvent reads one line of the stream; ok is false for anything else.
 func parseEvent(line []byte) (event engine.Event, ok bool, err error) {
 	var in struct {
 		Type, Action string
@@ -36,6 +36,8 @@ func parseEvent(line []byte) (event engine.Event, ok bool, err error) {
 		event.Kind = engine.Start
 	case "die":
 		event.Kind = engine.Die
+	case "rename":
+		event.Kind = engine.Rename
 	default:
 		return event, false, nil
 	}

@@ -288,6 +288,15 @@ func events(t *testing.T, b Bench) {
 	short := b.Start(t, Container{Script: "exit 3"})
 	next(short, engine.Start)
 	next(short, engine.Die)
+	if maker, ok := b.Engine.(engine.Maker); ok {
+		if err := maker.Rename(ctx, long, "renamed"); err != nil {
+			t.Fatal(err)
+		}
+		next(long, engine.Rename)
+		if c := inspect(t, b, long); c.Name != "renamed" {
+			t.Errorf("it is called %q", c.Name)
+		}
+	}
 	b.Kill(t, long)
 	next(long, engine.Die)
 	cancel()

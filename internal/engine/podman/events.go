@@ -12,14 +12,14 @@ import (
 	"github.com/whittle-sec/whittle/internal/engine"
 )
 
-// Watch reports containers that start and die.
+// Watch reports containers that start, die and get another name.
 func (p *Podman) Watch(ctx context.Context, f func(engine.Event)) error {
-	query := url.Values{"filters": {`{"type":["container"],"event":["start","died"]}`}, "stream": {"true"}}
+	query := url.Values{"filters": {`{"type":["container"],"event":["start","died","rename"]}`}, "stream": {"true"}}
 	return p.client.Watch(ctx, query, parseEvent, f)
 }
 
 // parseEvent reads one line of the stream. Podman 3 and 4 call the end of a container "died", Podman 5 calls it "die" for
-// Docker's clients; ok is false for what is neither start nor end.
+// Docker's clients; ok is false for anything else.
 func parseEvent(line []byte) (event engine.Event, ok bool, err error) {
 	var in struct {
 		Type, Action, Status string
@@ -42,6 +42,8 @@ func parseEvent(line []byte) (event engine.Event, ok bool, err error) {
 		event.Kind = engine.Start
 	case "died", "die":
 		event.Kind = engine.Die
+	case "rename":
+		event.Kind = engine.Rename
 	default:
 		return event, false, nil
 	}
