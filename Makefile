@@ -11,7 +11,7 @@ SHELL       := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 BIN      ?= bin
-FUZZTIME ?= 5s
+FUZZTIME ?= 2s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # -buildvcs=false: the stamp differs between a clone and an archive of the same sources; the version is given instead.
 BUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
@@ -95,7 +95,7 @@ eval-loops: build ## from an empty policy to serving, attacked and compared, int
 	@go run ./testbed/evalloops -whittle $(BIN)/whittle
 
 .PHONY: fuzz
-fuzz: ## fuzz every target for FUZZTIME (5s)
+fuzz: ## fuzz every target for FUZZTIME (2s)
 	$(STAGE) fuzz scripts/fuzz
 
 .PHONY: bench
