@@ -26,20 +26,28 @@ func listens(c engine.Container) bool {
 	if err != nil {
 		return false // it has no process any more
 	}
+	found, all := listenersOf(c.PID, processesOf(r))
+	return len(found) > 0 || !all
+}
+
+// listenersOf are those processes that have a listening TCP socket of the network that init is in. Not all: there was too much to
+// look at.
+func listenersOf(init int, pids []int) (found map[int]bool, all bool) {
 	listening := map[string]bool{}
 	for _, table := range []string{"tcp", "tcp6"} {
-		f, err := os.Open("/proc/" + strconv.Itoa(c.PID) + "/net/" + table)
+		f, err := os.Open("/proc/" + strconv.Itoa(init) + "/net/" + table)
 		if err != nil {
 			continue // no such protocol, or no such process
 		}
 		listeningIn(f, listening)
 		f.Close()
 	}
+	found = map[int]bool{}
 	if len(listening) == 0 {
-		return false
+		return found, true
 	}
 	seen := 0
-	for _, pid := range processesOf(r) {
+	for _, pid := range pids {
 		dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
 		fds, err := os.ReadDir(dir)
 		if err != nil {
@@ -47,14 +55,15 @@ func listens(c engine.Container) bool {
 		}
 		for _, fd := range fds {
 			if seen++; seen > maxOwners {
-				return true
+				return found, false
 			}
 			if target, err := os.Readlink(dir + fd.Name()); err == nil && listening[target] {
-				return true
+				found[pid] = true
+				break
 			}
 		}
 	}
-	return false
+	return found, true
 }
 
 // listeningIn a table of /proc/net, as descriptors are shown.

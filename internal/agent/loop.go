@@ -50,6 +50,9 @@ type twin struct {
 	machine   *loop.Machine
 	site      loopSite
 	waits     []looping
+	parked    uint64     // calls, ever
+	given     []loop.Key // to be learned without a loop
+	gave      map[loop.Key]int
 	removed   bool // the oracle goes when production is back
 	problem   string
 	oracleOut bool // the oracle's container was seen to end
@@ -64,6 +67,7 @@ type loopSite struct {
 	Oracle     string        `json:"oracle,omitempty"`  // id; "" before it was made
 	Dir        string        `json:"dir,omitempty"`     // what is mounted into the oracle
 	Writers    renew.Writers `json:"writers,omitempty"` // whether both may run at once
+	Armed      bool          `json:"armed,omitempty"`   // the oracle was seen to have its hardening
 	Lost       string        `json:"lost,omitempty"`    // what the moves interrupted
 }
 
@@ -81,6 +85,7 @@ type storedOracle struct {
 
 // looping is a parked call.
 type looping struct {
+	number     uint64 // in the order of their coming
 	from       key
 	held       supervise.Held
 	errno      int32
@@ -196,6 +201,9 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	}
 	now := t.agent.Now()
 	k := loop.Key{Call: q.Call, Role: q.Role, Phase: q.Phase}
+	if allocates(t.spec.Kind, c.asked) {
+		return t.ownMemory(k, c)
+	}
 	if t.machine.State() != loop.Production && c.from.id == t.site.Production {
 		return false, "a time loop is under way, and this container is about to end or has just begun"
 	}
@@ -208,6 +216,11 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	default:
 		return false, d.Why
 	}
+	return t.park(c)
+}
+
+// park a call until its loop has ended, or its driver has learned it.
+func (t *twin) park(c looping) (parked bool, why string) {
 	defer t.stir()
 	if len(t.waits) >= maxLooping {
 		t.waits = slices.DeleteFunc(t.waits, func(l looping) bool { return !l.supervisor.Waits(l.held) })
@@ -215,6 +228,8 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	if len(t.waits) >= maxLooping {
 		return false, "too many of its calls wait for the end of one"
 	}
+	t.parked++
+	c.number = t.parked
 	t.waits = append(t.waits, c)
 	return true, ""
 }
@@ -243,13 +258,21 @@ func tellsRoles(w *ward.Ward, call syscalls.Call) bool {
 // settle parked calls: those that the policy has by now are let through. The others of the container, or of every one for the
 // zero key, are refused for a reason, or wait on without one.
 func (t *twin) settle(from key, why string) {
+	t.let()
+	if why != "" {
+		t.refuse(why, func(l looping) bool { return from == key{} || l.from == from })
+	}
+}
+
+// let the parked calls through that the policy has by now.
+func (t *twin) let() {
 	for _, l := range t.take(func(l looping) bool { return l.ward.Allows(l.asker(), l.held) }) {
 		_ = l.supervisor.Settle(l.held, supervise.Verdict{Allow: true}) // its caller may be gone
 	}
-	if why == "" {
-		return
-	}
-	for _, l := range t.take(func(l looping) bool { return from == key{} || l.from == from }) {
+}
+
+func (t *twin) refuse(why string, which func(looping) bool) {
+	for _, l := range t.take(which) {
 		if l.supervisor.Settle(l.held, supervise.Verdict{Errno: l.errno}) == nil {
 			l.ward.Refused(l.held, l.errno, l.asked, why)
 		}
@@ -321,7 +344,7 @@ func (m *model) loopCourt(c *tracked, s *supervise.Supervisor, court *ward.Court
 		if t == nil {
 			return false, ""
 		}
-		return t.refused(looping{from, h, errno, asked, w, s})
+		return t.refused(looping{from: from, held: h, errno: errno, asked: asked, ward: w, supervisor: s})
 	}
 }
 

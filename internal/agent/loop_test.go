@@ -176,6 +176,8 @@ type loopRig struct {
 	sup  *supervise.Supervisor
 	ward *ward.Ward
 	stop func() error
+
+	unarmed error // why the oracle has not its hardening
 }
 
 func newLoopRig(t *testing.T) *loopRig {
@@ -204,6 +206,7 @@ func (r *loopRig) begin() {
 			Move: func(context.Context, string, renew.Request) (renew.Result, error) {
 				return renew.Result{}, renew.ErrRefused
 			},
+			Armed: func(engine.Container, oracle.Spec, string) error { return r.unarmed },
 		}
 	})
 	r.a, r.stop = rig.Agent, rig.stop
@@ -548,64 +551,5 @@ func TestLoopAfterKill(t *testing.T) {
 				t.Errorf("%s: records %+v", name, got)
 			}
 		}
-	}
-}
-
-// What starts a program is learned from an oracle that would have noticed an attack, and from no other.
-func TestLoopStartsPrograms(t *testing.T) {
-	roles := &policy.Calls{Roles: map[string]policy.RoleCalls{"/usr/bin/web:0": {}}}
-	for _, tt := range []struct {
-		name  string
-		kind  oracle.Kind
-		calls *policy.Calls
-		want  bool
-	}{
-		{"sanitizer", oracle.Sanitizer, roles, true},
-		{"audit hook", oracle.AuditPython, roles, true},
-		{"valgrind", oracle.Valgrind, &policy.Calls{}, true},
-		{"valgrind, whose programs are one", oracle.Valgrind, roles, false},
-		{"a checking allocator", oracle.Hardened, &policy.Calls{}, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newLoopRig(t)
-			r.d.spec.Kind = tt.kind
-			r.ward.SetOrders(ward.OrdersOf(policy.Policy{Complete: true, ABIs: map[syscalls.ABI]*policy.Calls{native: tt.calls}}, 1, plan.Default(), nil))
-			if parked, why := r.asks("execve"); parked != tt.want {
-				t.Errorf("in production it begins a loop: %v (%s)", parked, why)
-			}
-			if !tt.want {
-				r.asks("sync")
-			}
-			if !r.turn(loop.InOracle, time.Minute) {
-				t.Fatalf("no oracle serves: %q", r.e.verbs)
-			}
-			if r.reaches("execve") != tt.want {
-				t.Errorf("in the oracle it is let through: %v", !tt.want)
-			}
-			if tt.kind == oracle.Valgrind && !r.reachesAs("execve", "/usr/bin/dash:0", policy.Boot) {
-				t.Error("valgrind's own start is refused")
-			}
-			r.turn(loop.Production, time.Minute)
-			if got := r.learned(); slices.Contains(got, "execve") != tt.want {
-				t.Errorf("learned %q", got)
-			}
-		})
-	}
-}
-
-// What a program does that the service starts is not the service's.
-func TestRoleFor(t *testing.T) {
-	p := policy.Policy{ABIs: map[syscalls.ABI]*policy.Calls{native: {Roles: map[string]policy.RoleCalls{"/usr/bin/web:0": {}, "/usr/bin/web:1": {}}}}}
-	for role, want := range map[string]string{
-		"/usr/bin/web:1": "/usr/bin/web:1", "/opt/asan/web:0": "/usr/bin/web:0", "/usr/bin/web-asan:1": "/usr/bin/web:1",
-		"/usr/libexec/valgrind/memcheck-amd64-linux:0": "/usr/bin/web:0",
-		"/usr/bin/dash:0": "/usr/bin/dash:0", "/usr/bin/dash:1": "/usr/bin/dash:1", "": "",
-	} {
-		if got := roleFor(p, loop.Key{Call: syscalls.Call{ABI: native}, Role: role}); got != want {
-			t.Errorf("%q is %q, want %q", role, got, want)
-		}
-	}
-	if got := roleFor(policy.Policy{}, loop.Key{Role: "/usr/bin/dash:0"}); got != "/usr/bin/dash:0" {
-		t.Error(got)
 	}
 }

@@ -25,13 +25,16 @@ const loopRetry = 2 * time.Second
 // driver of one twin. Only its goroutine moves the workload's containers.
 type driver struct {
 	*twin
-	stored  []byte // what the store has
-	state   loop.State
-	again   time.Time // not before: something has to end first
-	looked  time.Time // at the oracle's container
-	reports reports
-	settled bool      // what an earlier agent left under way has come to its end
-	began   time.Time // waiting for that
+	stored []byte // what the store has
+	state  loop.State
+	again  time.Time // not before: something has to end first
+	looked time.Time // at the oracle's container
+	// armLooked is when it was looked for the oracle's hardening, unarmed why it was not found.
+	armLooked time.Time
+	unarmed   string
+	reports   reports
+	settled   bool      // what an earlier agent left under way has come to its end
+	began     time.Time // waiting for that
 }
 
 // driveTwins until ctx is done.
@@ -81,17 +84,19 @@ func (d *driver) step(ctx context.Context) {
 	now := d.agent.Now()
 	if d.current() == loop.InOracle && d.quiesce(ctx) {
 		d.watch(ctx) // first: what an abort spoils is not to be learned
+		d.vouched(ctx, loop.InOracle)
 	}
 	d.mu.Lock()
 	act := d.machine.Tick(now)
-	state, removed := d.machine.State(), d.removed
+	state, removed, parked := d.machine.State(), d.removed, d.parked
 	d.mu.Unlock()
 	if state != d.state {
 		d.state, d.again = state, time.Time{}
 	}
 	err := d.save(ctx)
 	d.trouble(err)
-	if len(act.Commit) > 0 {
+	d.give(ctx)
+	if len(act.Commit) > 0 && d.vouched(ctx, state) {
 		d.commit(ctx, act.Commit)
 	}
 	if now.Before(d.again) {
@@ -101,8 +106,10 @@ func (d *driver) step(ctx context.Context) {
 	case loop.Production:
 		d.settled = true
 		if len(act.Commit) == 0 {
-			// Whoever was told that it is learned would wait for ever where a person has changed the policy since.
-			d.settle(key{}, "an oracle reached it before, but the policy does not have it for this program now")
+			// Whoever was told that it is learned would wait for ever where a person has changed the policy since. Those that came
+			// after the machine was asked may have begun a loop.
+			d.let()
+			d.refuse("it was learned before, but the policy does not have it for this program now", func(l looping) bool { return l.number <= parked })
 		}
 		if removed {
 			d.end(ctx)
@@ -180,22 +187,7 @@ func (d *driver) commit(ctx context.Context, keys []loop.Key) {
 	record, _ := d.machine.Record()
 	reason := fmt.Sprintf("oracle: reached in time loop %d without an abort (%s, %s)", record.ID, d.spec.Kind, d.spec.Kind.Strength())
 	d.mu.Unlock()
-	done := make(chan error, 1)
-	err := d.agent.ask(ctx, func(m *model) error {
-		m.queue = append(m.queue, loopJob{d.id, keys, reason, done})
-		return nil
-	})
-	if err == nil {
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			return
-		case <-d.agent.done:
-			return
-		}
-	}
-	if err != nil {
-		d.trouble(fmt.Errorf("learn what the oracle reached: %w", err))
+	if !d.teach(ctx, keys, "an oracle taught its workload more after it had started", reason) {
 		return // Tick asks for it again
 	}
 	d.mu.Lock()
@@ -206,12 +198,35 @@ func (d *driver) commit(ctx context.Context, keys []loop.Key) {
 	d.trouble(d.save(ctx))
 }
 
-// loopJob puts what an oracle reached into the policy.
+// teach the policy, and wait until it is stored. What happened is told to containers that are to be renewed for it.
+func (d *driver) teach(ctx context.Context, keys []loop.Key, happened, reason string) bool {
+	done := make(chan error, 1)
+	err := d.agent.ask(ctx, func(m *model) error {
+		m.queue = append(m.queue, loopJob{d.id, keys, happened, reason, done})
+		return nil
+	})
+	if err == nil {
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			return false
+		case <-d.agent.done:
+			return false
+		}
+	}
+	if err != nil {
+		d.trouble(fmt.Errorf("learn for %s: %w", d.workload.Name(), err))
+	}
+	return err == nil
+}
+
+// loopJob puts what an oracle reached, or need not, into the policy.
 type loopJob struct {
-	id     string
-	keys   []loop.Key
-	reason string
-	done   chan<- error
+	id       string
+	keys     []loop.Key
+	happened string
+	reason   string
+	done     chan<- error
 }
 
 func (j loopJob) do(ctx context.Context, s *scholar) func(*model) {
@@ -239,7 +254,7 @@ func (j loopJob) do(ctx context.Context, s *scholar) func(*model) {
 	}
 	return func(m *model) {
 		m.orders[j.id] = orders
-		m.widened(j.id, "an oracle taught its workload more after it had started")
+		m.widened(j.id, j.happened)
 		for _, c := range m.containers {
 			if c.view.WorkloadID == j.id && !c.gone && c.held != nil {
 				c.held.ward.SetOrders(orders)

@@ -20,18 +20,23 @@ var _ api.LoopTeller = (*Agent)(nil)
 func (d *driver) tell(text string) {
 	d.mu.Lock()
 	record, ok := d.machine.Record()
-	name := cmpOr(d.site.Name, d.workload.Name())
 	record.Workload, record.Lost = d.id, d.site.Lost
 	d.mu.Unlock()
 	if ok {
 		text = fmt.Sprintf("time loop %d: %s", record.ID, text)
 	}
+	d.tellOf(record, text)
+}
+
+// tellOf a loop, or of the workload for the zero record.
+func (d *driver) tellOf(record loop.Record, text string) {
+	name := cmpOr(d.where().Name, d.workload.Name())
 	data := recordData(record)
 	_ = d.agent.ask(context.Background(), func(m *model) error {
 		m.workloadEvent(kindLoop, d.id, name+": "+text)
 		e := &m.events[len(m.events)-1]
 		e.Container = name
-		if ok {
+		if record.ID != 0 {
 			e.Call, e.Data = record.CauseKey.Call.String(), data
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/loop"
+	"github.com/whittle-sec/whittle/internal/oracle"
 	"github.com/whittle-sec/whittle/internal/renew"
 )
 
@@ -23,6 +24,8 @@ type Moving struct {
 	Oracles string
 	// Limits of what time loops may cost.
 	Limits loop.Limits
+	// Armed reports whether an oracle has its hardening; nil looks at its processes. dir is what was mounted into it.
+	Armed func(c engine.Container, spec oracle.Spec, dir string) error
 	// Renew containers without being asked, unless their label says otherwise.
 	Renew bool
 }

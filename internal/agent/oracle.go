@@ -82,6 +82,7 @@ func (a *Agent) setTwin(ctx context.Context, w workload.Workload, spec oracle.Sp
 		t.spec, t.removed = spec, false
 		t.machine = loop.New(a.limits(spec), t.machine.Saved())
 		t.machine.Reset(a.Now())
+		t.gave = nil
 		t.mu.Unlock()
 		t.stir()
 		return t

@@ -21,7 +21,7 @@ func (a *Agent) oracleDir(site loopSite) string { return filepath.Join(a.Moving.
 // reports.
 func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSite) (engine.Changes, error) {
 	dir := a.oracleDir(site)
-	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command}, dir)
+	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command, Env: oracle.Variables(b.Env)}, dir)
 	if err != nil {
 		return engine.Changes{}, err
 	}

@@ -351,3 +351,33 @@ func TestKeyJSON(t *testing.T) {
 		}
 	}
 }
+
+// What a twin reached that is none is dropped, due or not; that it was attacked stays.
+func TestVoid(t *testing.T) {
+	for _, attacked := range []bool{false, true} {
+		m := New(Defaults(), Saved{})
+		ask(t, m, at(0), key(1), StartLoop)
+		m.Serving(at(1))
+		m.Reached(at(2), key(1), 7)
+		m.Reached(at(9), key(2), 7)
+		want, state := VerdictFailed, Broken
+		if attacked {
+			m.Aborted(at(9), oracle.Report{Summary: "overflow"})
+			want, state = VerdictAttack, ToProduction
+		}
+		m.Void(at(9.5), "it is not hardened")
+		if got := m.Tick(at(20)); len(got.Commit) != 0 || !got.Return {
+			t.Errorf("Tick = %+v", got)
+		}
+		r, _ := m.Record()
+		if r.Verdict != want || m.State() != state || len(r.Dropped) != 2 {
+			t.Errorf("attacked %v: %s, %+v", attacked, m.State(), r)
+		}
+		m = again(t, m)
+		m.Returned(at(21))
+		if got := m.Tick(at(30)); len(got.Commit) != 0 {
+			t.Errorf("Tick = %+v", got)
+		}
+	}
+	New(Defaults(), Saved{}).Void(at(0), "nothing was ever begun")
+}

@@ -225,6 +225,27 @@ func (m *Machine) broken(now time.Time, why string) {
 	m.s.Record.State, m.s.Record.Verdict, m.s.Record.Why = Broken, VerdictFailed, printable(why)
 }
 
+// Void: the oracle is none, as an image that was not hardened. Nothing that it reached is learned, whether or not its grace is over,
+// but for what the policy has already.
+func (m *Machine) Void(now time.Time, why string) {
+	now = m.begin(now)
+	record := m.s.Record
+	if record == nil {
+		return
+	}
+	for _, c := range m.s.Candidates {
+		record.Dropped = append(record.Dropped, c.Key.String())
+	}
+	m.s.Candidates = nil
+	if record.Verdict == VerdictAttack {
+		return
+	}
+	if m.s.State == ToOracle || m.s.State == InOracle {
+		m.s.State = Broken
+	}
+	record.State, record.Verdict, record.Why = m.s.State, VerdictFailed, printable(why)
+}
+
 // Tick is called about each second, and after each input.
 func (m *Machine) Tick(now time.Time) (a Action) {
 	now = m.begin(now)

@@ -68,7 +68,8 @@ func (t *trial) askRarely(ctx context.Context) *load.Running {
 
 // container of the service, not started.
 func (t *trial) create(ctx context.Context, name string, image twins.Image, hooked bool) error {
-	args := append([]string{"create", "--name", name, "--network", "host", image.Name}, t.twin.Command(port)...)
+	// An exploit that fails has broken its process: the engine starts the service again.
+	args := append([]string{"create", "--name", name, "--restart", "always", "--network", "host", image.Name}, t.twin.Command(port)...)
 	if !hooked {
 		var err error
 		if args, err = t.bed.unhooked(args...); err != nil {
