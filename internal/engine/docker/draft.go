@@ -204,6 +204,10 @@ func endpoints(in inspection, doc object) (first map[string]any, rest map[string
 			s, _ := v.(string)
 			return len(s) >= 12 && strings.HasPrefix(in.ID, s)
 		})
+		// Others find it by its name, also before its successor is called so, or when it never is.
+		if own := strings.TrimPrefix(in.Name, "/"); own != "" && name != "bridge" && !slices.ContainsFunc(to.list("Aliases"), func(v any) bool { return v == own }) {
+			to["Aliases"] = append(to.list("Aliases"), own)
+		}
 		switch name {
 		case mode:
 			first[name] = map[string]any(to)

@@ -70,14 +70,14 @@ func TestPublished(t *testing.T) {
 }
 
 func TestEndpoints(t *testing.T) {
-	in, doc := documents(t, `{"Id":"`+someID+`","HostConfig":{"NetworkMode":"one"},"NetworkSettings":{"Networks":{
+	in, doc := documents(t, `{"Id":"`+someID+`","Name":"/first","HostConfig":{"NetworkMode":"one"},"NetworkSettings":{"Networks":{
 		"one":{"IPAMConfig":{"IPv4Address":"10.0.0.7"},"Aliases":["web","0123456789ab"],"MacAddress":"02:42:0a:00:00:07","IPAddress":"10.0.0.7","EndpointID":"x"},
 		"two":{"IPAMConfig":null,"Aliases":null,"DriverOpts":{"a":"b"}},"bridge":{"IPAMConfig":{}}}}}`)
 	first, rest := endpoints(in, doc)
-	if want := `{"one":{"Aliases":["web"],"IPAMConfig":{"IPv4Address":"10.0.0.7"}}}`; text(t, first) != want {
+	if want := `{"one":{"Aliases":["web","first"],"IPAMConfig":{"IPv4Address":"10.0.0.7"}}}`; text(t, first) != want {
 		t.Errorf("first %s, want %s", text(t, first), want)
 	}
-	if want := `{"bridge":{},"two":{"Aliases":null,"DriverOpts":{"a":"b"}}}`; text(t, rest) != want {
+	if want := `{"bridge":{},"two":{"Aliases":["first"],"DriverOpts":{"a":"b"}}}`; text(t, rest) != want {
 		t.Errorf("rest %s, want %s", text(t, rest), want)
 	}
 	for _, mode := range []string{"host", "none", "container:x"} {

@@ -70,7 +70,7 @@ func twoNetworks(t *testing.T, bed *testbed.Docker, d *Docker) {
 		t.Fatal(err)
 	}
 	for format, want := range map[string]string{
-		`{{range .NetworkSettings.Networks}}{{range .Aliases}}{{.}} {{end}}{{end}}`: "also web ",
+		`{{range .NetworkSettings.Networks}}{{range .Aliases}}{{.}} {{end}}{{end}}`: "also first first web ",
 		`{{(index .NetworkSettings.Networks "whittle-three").IPAddress}}`:           "10.99.0.7",
 		`{{len .NetworkSettings.Networks}}`:                                         "2",
 	} {

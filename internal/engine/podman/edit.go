@@ -76,6 +76,7 @@ func (e *editor) edit(c command) (command, []string) {
 		e.add("pod", e.in.Pod)
 	}
 	e.resolved()
+	e.findable()
 	e.anonymous()
 	e.changed()
 	out := command{options: e.out, image: c.image, args: c.args}
@@ -237,6 +238,22 @@ func (e *editor) resolved() {
 		}
 	}
 }
+
+// findable by the name that others in its networks ask for. Podman's server of names learns a container's own when it starts,
+// under which a successor has another one, and is told nothing when it is renamed.
+func (e *editor) findable() {
+	networks := e.in.NetworkSettings.Networks
+	_, nameless := networks[defaultNetwork] // aliases are for all of them
+	if len(networks) == 0 || nameless || e.in.HostConfig.NetworkMode != "bridge" || e.in.Pod != "" {
+		return
+	}
+	if !slices.ContainsFunc(e.out, func(o setting) bool { return o.name == "network-alias" && o.text == e.in.Name }) {
+		e.add("network-alias", e.in.Name)
+	}
+}
+
+// defaultNetwork has no names.
+const defaultNetwork = "podman"
 
 // proxies of the shell that created it, which Podman hands on unless it is told not to.
 func (e *editor) proxies() {
