@@ -143,6 +143,28 @@ func TestVariables(t *testing.T) {
 	}
 }
 
+func TestAlike(t *testing.T) {
+	for _, tt := range []struct {
+		twin, production string
+		want             bool
+	}{
+		{"/opt/asan/web", "/usr/bin/web", true},
+		{"/usr/bin/redis-server-asan", "/usr/bin/redis-server", true},
+		{"/usr/bin/asan-web", "/usr/bin/web", true},
+		{"/usr/libexec/valgrind/memcheck-amd64-linux", "/usr/bin/web", true},
+		{"/usr/bin/bash", "/bin/sh", false},
+		{"/usr/bin/dash", "/usr/bin/ash", false},
+		{"/usr/bin/cat", "/app/a", false},
+		{"/usr/bin/webmail", "/usr/bin/web", false},
+		{"/usr/bin/web", "?", false},
+		{"", "", false},
+	} {
+		if got := Alike(tt.twin, tt.production); got != tt.want {
+			t.Errorf("Alike(%q, %q) = %v", tt.twin, tt.production, got)
+		}
+	}
+}
+
 func TestHints(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -31,7 +31,12 @@ func OwnCall(origin string) bool {
 // it was built for the twin (redis-server-asan), or it is valgrind's tool, which runs every program itself.
 func Alike(twin, production string) bool {
 	name, of := path.Base(twin), path.Base(production)
-	return runsAll(name) || path.IsAbs(production) && strings.Contains(name, of)
+	if runsAll(name) || !path.IsAbs(production) {
+		return runsAll(name)
+	}
+	// Something added is set apart: bash is not sh.
+	before, after, has := strings.Cut(name, of)
+	return has && (before == "" || strings.ContainsAny(before[len(before)-1:], "-._")) && (after == "" || strings.ContainsAny(after[:1], "-._"))
 }
 
 // Launches reports whether a program of the twin puts the hardening into force, and is not the service's: valgrind's command is a
