@@ -47,6 +47,13 @@ type looped struct {
 // loopBed starts the service: its container is created, it is given an oracle, and started.
 func loopBed(t *testing.T) (looped, *testbed.Env) {
 	t.Helper()
+	return loopBedWith(t, func(twin twins.Twin, port int) []string {
+		return append([]string{twin.Production.Name}, twin.Command(port)...)
+	})
+}
+
+func loopBedWith(t *testing.T, image func(twin twins.Twin, port int) []string) (looped, *testbed.Env) {
+	t.Helper()
 	e, d := supervisedBed(t, "")
 	twin, err := vulnd()
 	if err != nil {
@@ -59,7 +66,7 @@ func loopBed(t *testing.T) (looped, *testbed.Env) {
 	if _, err := fmt.Sscan(freePort(t), &port); err != nil {
 		t.Fatal(err)
 	}
-	bedtest.Podman(t, e, append([]string{"create", "--network", "host", "--restart", "always", "--name", "web", twin.Production.Name}, twin.Command(port)...)...)
+	bedtest.Podman(t, e, append([]string{"create", "--network", "host", "--restart", "always", "--name", "web"}, image(twin, port)...)...)
 	d.whittle("oracle", "set", "web", "--image", twin.Oracle.Name, "--start", "--quiet", "5s")
 	bedtest.Podman(t, e, "start", "web")
 	return looped{d, twin, twin.Target(port)}, e
@@ -283,6 +290,27 @@ func TestLoopExploited(t *testing.T) {
 		l.notLearned()
 	}
 	l.tell()
+	productionOnly(t, e, "running")
+}
+
+// TestLoopStartsPrograms: what a service really starts, its oracle teaches it: here a shell, which executes the service.
+func TestLoopStartsPrograms(t *testing.T) {
+	t.Parallel()
+	l, e := loopBedWith(t, func(twin twins.Twin, port int) []string {
+		return []string{"--entrypoint", "/bin/sh", twin.Production.Name, "-c", fmt.Sprintf("true & exec /usr/local/bin/vulnd %d", port)}
+	})
+	took := l.converge(l.twin.Talk())
+	l.tell()
+	p := l.policy(l.state().Workload)
+	nr, _ := syscalls.Number(syscalls.X86_64, "execve")
+	calls := p.ABIs[syscalls.X86_64]
+	if boot := calls.Phases[policy.Boot]; !boot.Has(nr) || !strings.Contains(calls.Evidence[nr].Reason, "reached in time loop") {
+		t.Errorf("execve is in %+v, because %+v", calls.Phases, calls.Evidence[nr])
+	}
+	if run := calls.Phases[policy.Run]; run.Has(nr) {
+		t.Error("execve is learned for a phase in which nobody made it")
+	}
+	t.Logf("converged after %s, %d loops", took.Round(glance), len(l.history()))
 	productionOnly(t, e, "running")
 }
 
