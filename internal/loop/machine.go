@@ -228,7 +228,7 @@ func (m *Machine) broken(now time.Time, why string) {
 // Void: the oracle is none, as an image that was not hardened. Nothing that it reached is learned, whether or not its grace is over,
 // but for what the policy has already.
 func (m *Machine) Void(now time.Time, why string) {
-	now = m.begin(now)
+	m.begin(now)
 	record := m.s.Record
 	if record == nil {
 		return
