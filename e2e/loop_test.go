@@ -314,6 +314,43 @@ func TestLoopStartsPrograms(t *testing.T) {
 	productionOnly(t, e, "running")
 }
 
+// TestLoopUnhardened: an oracle that was not built as somebody thought teaches nothing, whatever it reaches.
+func TestLoopUnhardened(t *testing.T) {
+	t.Parallel()
+	l, e := loopBed(t)
+	l.converge(l.twin.Talk())
+	before := l.policy(l.state().Workload)
+	l.whittle("oracle", "set", "web", "--image", l.twin.Production.Name, "--quiet", "30s")
+	failed := func() *api.LoopRecord {
+		for _, r := range l.history() {
+			if r.Verdict == timeloop.VerdictFailed && !r.Ended.IsZero() {
+				return &r
+			}
+		}
+		return nil
+	}
+	for end := time.Now().Add(loopPatience); failed() == nil; time.Sleep(glance) {
+		_ = l.use(l.twin.Honest()...) // with calls that are not in the policy yet
+		if time.Now().After(end) {
+			t.Fatalf("no loop fails: %+v, %+v", l.state(), l.history())
+		}
+	}
+	r := failed()
+	t.Logf("after %s: %s; not learned: %v", r.OracleFor.Round(glance), r.Why, r.Dropped)
+	if !strings.Contains(r.Why, "nothing of a sanitizer is mapped") || len(r.Calls) > 0 || len(r.Dropped) == 0 {
+		t.Errorf("the record is %+v", r)
+	}
+	after := l.policy(l.state().Workload)
+	for _, name := range []string{"memfd_create", "sendfile", "statfs"} {
+		nr, _ := syscalls.Number(syscalls.X86_64, name)
+		was, is := before.ABIs[syscalls.X86_64].All(), after.ABIs[syscalls.X86_64].All()
+		if is.Has(nr) && !was.Has(nr) {
+			t.Errorf("%s was learned", name)
+		}
+	}
+	productionOnly(t, e, "running")
+}
+
 // attack that the oracle has reported since there were so many loops, or nil.
 func (l looped) attack(since int) *api.LoopRecord {
 	l.t.Helper()
