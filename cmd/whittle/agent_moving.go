@@ -38,13 +38,13 @@ func (a *app) moving(engines []engine.Engine, f agentFlags) (*agent.Moving, erro
 		Move: func(ctx context.Context, engine string, q renew.Request) (renew.Result, error) {
 			return renew.RunJob(ctx, self, renew.Job{Request: q, Engine: engine, Socket: sockets[engine], Dir: dir})
 		},
-		Recover: func(ctx context.Context, engine string, containers ...string) (bool, error) {
+		Recover: func(ctx context.Context, engine string, containers ...string) ([]renew.Result, bool, error) {
 			m := makers[engine]
 			if m == nil {
-				return false, nil
+				return nil, false, nil
 			}
-			_, err := (&renew.Runner{Engine: m, Dir: dir}).Recover(ctx)
-			return renewing(dir, containers), err
+			done, err := (&renew.Runner{Engine: m, Dir: dir}).Recover(ctx)
+			return done, renewing(dir, containers), err
 		},
 	}, nil
 }

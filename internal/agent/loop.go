@@ -54,6 +54,7 @@ type twin struct {
 	given     []loop.Key // to be learned without a loop
 	gave      map[loop.Key]int
 	removed   bool // the oracle goes when production is back
+	over      bool // it has gone: nobody drives this any more
 	problem   string
 	oracleOut bool // the oracle's container was seen to end
 }
@@ -196,6 +197,9 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.over {
+		return false, ""
+	}
 	if why := t.cannotTell(q.Call, tellsRoles(c.ward, q.Call)); why != "" {
 		return false, why
 	}
@@ -318,6 +322,10 @@ func (t *twin) reached(w *ward.Ward, h supervise.Held, c judge.Case) (allow bool
 	}
 	if why := t.cannotTell(q.Call, tellsRoles(w, q.Call)); why != "" {
 		return false, why
+	}
+	if judge.StartsProgram(q.Call) && t.spec.Kind.Strength() < oracle.Strong {
+		// What an intruder leaves to a callback of the service looks like the service's own to a hook.
+		return false, fmt.Sprintf("it starts a program; an oracle of the kind %s reports who was caught at it, and cannot vouch for the others", t.spec.Kind)
 	}
 	now := t.agent.Now()
 	t.machine.Reached(now, loop.Key{Call: q.Call, Role: q.Role, Phase: q.Phase}, h.TID)

@@ -202,7 +202,7 @@ func (r *loopRig) begin() {
 		c.Store, c.Now, c.Log = Stored{r.db}, r.clock, slog.New(slog.DiscardHandler)
 		c.Moving = &Moving{
 			Makers: map[string]engine.Maker{"fake": r.e}, Oracles: filepath.Join(r.dir, "oracles"), Limits: loop.Defaults(),
-			Recover: func(context.Context, string, ...string) (bool, error) { return false, nil },
+			Recover: func(context.Context, string, ...string) ([]renew.Result, bool, error) { return nil, false, nil },
 			Move: func(context.Context, string, renew.Request) (renew.Result, error) {
 				return renew.Result{}, renew.ErrRefused
 			},

@@ -59,14 +59,17 @@ func (t *twin) drive(ctx context.Context) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		d.step(ctx)
+		select {
+		case <-t.ended: // not to be left to chance: somebody may have woken it as well
+			return
+		default:
+		}
 		due := tick.C
 		if t.current() == loop.Production {
 			due = nil
 		}
 		select {
 		case <-ctx.Done():
-		case <-t.ended:
-			return
 		case <-t.wake:
 		case <-due:
 		}
@@ -280,7 +283,7 @@ func roleFor(p policy.Policy, k loop.Key) string {
 	}
 	found := ""
 	for role := range calls.Roles {
-		if role[len(role)-1] != k.Role[len(k.Role)-1] {
+		if role == "" || role[len(role)-1] != k.Role[len(k.Role)-1] {
 			continue
 		}
 		if found != "" {

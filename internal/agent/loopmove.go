@@ -177,11 +177,8 @@ func (d *driver) quiesce(ctx context.Context) bool {
 	if d.began.IsZero() {
 		d.began = now
 	}
-	busy, err := d.agent.Moving.Recover(ctx, site.Engine, site.Production, site.Oracle)
-	if err != nil {
-		d.agent.Log.Error("finish what was under way", "workload", d.id, "err", err)
-	}
-	if (busy || err != nil) && now.Sub(d.began) < settleMoves {
+	busy := d.agent.recoverMoves(ctx, site.Engine, site.Production, site.Oracle)
+	if busy && now.Sub(d.began) < settleMoves {
 		d.again = now.Add(loopRetry / 4)
 		return false
 	}

@@ -320,5 +320,9 @@ func (d *driver) end(ctx context.Context) {
 		m.workloadEvent(kindLoop, d.id, d.workload.Name()+" has no oracle any more; what it taught stays")
 		return nil
 	})
+	d.mu.Lock()
+	d.over = true
+	d.mu.Unlock()
+	d.settle(key{}, "its workload has no oracle any more")
 	close(d.ended)
 }

@@ -45,7 +45,11 @@ func (d *driver) vouched(ctx context.Context, state loop.State) bool {
 		return false
 	}
 	d.armLooked = now
-	c, err := inspect(ctx, d.maker(), site.Oracle)
+	maker := d.maker()
+	if maker == nil {
+		return false // watch says so
+	}
+	c, err := inspect(ctx, maker, site.Oracle)
 	if err != nil {
 		return false // watch says so
 	}

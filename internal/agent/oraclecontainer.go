@@ -34,6 +34,8 @@ func (d *driver) prepareOracle(ctx context.Context) error {
 		return errors.New("its engine removes production when it stops (--rm)")
 	case b.SystemdUnit != "":
 		return fmt.Errorf("the unit %s would start production again: whittle oracle unit writes units for both", b.SystemdUnit)
+	case renew.Sharer(b) != "":
+		return fmt.Errorf("production's network goes with it, and %s uses it, too", renew.Sharer(b))
 	case len(b.Problems) > 0:
 		return fmt.Errorf("nothing like production can be made: %s", strings.Join(b.Problems, "; "))
 	}

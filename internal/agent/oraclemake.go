@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,6 +44,10 @@ func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSit
 // the directory itself leads no way for whoever is not root.
 func writeOracle(dir string, files []oracle.File) error {
 	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	// What is in there may be a setuid program of whoever is root in the container: no user of the host gets to it.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return err
 	}
 	for _, d := range []string{"hooks", "reports"} {

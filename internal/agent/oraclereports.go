@@ -19,14 +19,15 @@ import (
 
 // What of a directory of reports is looked at: whoever is inside may write there.
 const (
-	maxReportFiles = 128
-	maxReports     = 16 // that are read at once
+	maxReportFiles = 4096 // more than any hardening writes
+	maxReports     = 16   // that are read at once
 )
 
 // reports of one oracle: what was seen of its directory.
 type reports struct {
 	dir  string
 	seen map[string]reportFile
+	full bool // and that was told
 }
 
 type reportFile struct {
@@ -50,9 +51,16 @@ func (r *reports) look(dir string, ended bool) (found []oracle.Report, err error
 	}
 	d := os.NewFile(uintptr(root), "reports")
 	defer d.Close()
-	names, err := d.Readdirnames(maxReportFiles)
+	names, err := d.Readdirnames(maxReportFiles + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("list the reports: %w", err)
+	}
+	if len(names) > maxReportFiles {
+		if r.full {
+			return nil, nil
+		}
+		r.full = true
+		return []oracle.Report{{Kind: "unknown", Summary: "somebody inside fills the directory that reports are written to"}}, nil
 	}
 	slices.Sort(names)
 	for _, name := range names {
@@ -90,7 +98,7 @@ func (r *reports) one(root int, name string, ended bool) (report oracle.Report, 
 	now, was := reportFile{size: info.Size(), at: info.ModTime()}, r.seen[name]
 	grows := now.size != was.size || !now.at.Equal(was.at)
 	if grows && !ended || !grows && was.read {
-		if grows && len(r.seen) < 4*maxReportFiles {
+		if grows && len(r.seen) < 4*maxReportFiles { // files come and go
 			r.seen[name] = now
 		}
 		return report, errReportWaits

@@ -29,6 +29,10 @@ func (d *driver) watch(ctx context.Context) {
 	}
 	d.looked = now
 	maker := d.maker()
+	if maker == nil {
+		d.failed(fmt.Sprintf("no engine is called %q any more", d.where().Engine))
+		return
+	}
 	c, err := inspect(ctx, maker, d.where().Oracle)
 	switch {
 	case ctx.Err() != nil:

@@ -170,6 +170,9 @@ type renewedData struct {
 
 // renewContainers one after the other, until ctx is done.
 func (a *Agent) renewContainers(ctx context.Context) {
+	for _, engine := range slices.Sorted(maps.Keys(a.Moving.Makers)) {
+		a.recoverMoves(ctx, engine)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,9 +182,29 @@ func (a *Agent) renewContainers(ctx context.Context) {
 			if ctx.Err() != nil {
 				return // it goes on, and its result is in its journal
 			}
-			_ = a.ask(ctx, func(m *model) error { m.renewed(r, result, err); return nil })
+			_ = a.ask(ctx, func(m *model) error {
+				m.renewals.busy = false
+				m.renewed(r, result, err)
+				return nil
+			})
 		}
 	}
+}
+
+// recoverMoves finishes or undoes the renewals that were cut off, as by a reboot, and tells whether one of these containers' goes
+// on.
+func (a *Agent) recoverMoves(ctx context.Context, engine string, containers ...string) (busy bool) {
+	done, busy, err := a.Moving.Recover(ctx, engine, containers...)
+	if err != nil && ctx.Err() == nil {
+		a.Log.Error("finish the renewals that were cut off", "engine", engine, "err", err)
+	}
+	_ = a.ask(ctx, func(m *model) error {
+		for _, r := range done {
+			m.renewed(renewal{of: key{engine, r.Predecessor}, name: r.Container, why: "it was cut off"}, r, nil)
+		}
+		return nil
+	})
+	return busy
 }
 
 // renewOne container: a supervised one gets its plan from the hook when its successor starts, a static one a new profile.
@@ -227,7 +250,6 @@ func (a *Agent) newProfile(ctx context.Context, id string) (c engine.Changes, er
 
 // renewed or not: it is in the journal, and not tried again for a while.
 func (m *model) renewed(r renewal, result renew.Result, err error) {
-	m.renewals.busy = false
 	data := renewedData{Engine: r.of.engine, Why: r.why}
 	text := fmt.Sprintf("%s could not be renewed (%s)", r.name, r.why)
 	if err != nil {

@@ -30,6 +30,9 @@ func renewing(t *testing.T, auto bool, now *atomic.Int64, asked chan renew.Reque
 				asked <- q
 				return answer()
 			},
+			Recover: func(context.Context, string, ...string) ([]renew.Result, bool, error) {
+				return []renew.Result{{Container: "cut", Predecessor: "9", Outcome: renew.RolledBack, Why: "it was cut off"}}, false, nil
+			},
 		}
 	})
 }
@@ -46,6 +49,17 @@ func (r *rig) want(id, why string, after time.Duration, now *atomic.Int64) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// What a reboot cut off is finished or undone when the agent starts, and told.
+func TestRenewalsAreRecovered(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	r := renewing(t, false, &now, make(chan renew.Request), nil)
+	until(func() bool {
+		events, err := r.client.Events(t.Context(), api.EventQuery{Kind: kindRenewed, Limit: 10})
+		return err == nil && len(events) == 1 && events[0].Container == "cut" && strings.Contains(events[0].Text, "rolled-back (it was cut off)")
+	})
 }
 
 func TestRenewals(t *testing.T) {

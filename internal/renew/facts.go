@@ -96,9 +96,7 @@ func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
 	defer listeners.Close()
 	f.Listeners, f.Unmovable = listeners.Ports(), unmovable
 	f.Inherited = inherited(b.PID)
-	if !b.NetworkKept && b.CgroupID > 1 { // else its processes cannot be told from others
-		f.Sharer = sharer(ns.ID(), processes(b.Container))
-	}
+	f.Sharer = Sharer(b)
 	if err := traffic.Supported(); err != nil {
 		f.NoTraffic = err.Error()
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/process"
+	"github.com/whittle-sec/whittle/internal/traffic"
 	"github.com/whittle-sec/whittle/internal/workload"
 	"golang.org/x/sys/unix"
 )
@@ -101,6 +102,20 @@ func numbers(name string) (all []int) {
 		}
 	}
 	return all
+}
+
+// Sharer is a process that is in a running container's own network and not in the container; "" if there is none, or none that
+// can be told. It is left without a network when the container is stopped.
+func Sharer(b engine.Blueprint) string {
+	if b.NetworkKept || b.CgroupID <= 1 || b.PID <= 0 { // without a cgroup of its own its processes cannot be told from others
+		return ""
+	}
+	ns, err := traffic.OpenNetNS(b.PID)
+	if err != nil {
+		return ""
+	}
+	defer ns.Close()
+	return sharer(ns.ID(), processes(b.Container))
 }
 
 // sharer is a process, other than these, in a network namespace; "" if there is none.
