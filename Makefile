@@ -39,7 +39,7 @@ test: ## everything: checks, fuzzing, all tests (as root it installs what is mis
 	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! scripts/deps -n test >/dev/null; then scripts/deps test; fi
 	@$(MAKE) --no-print-directory check fuzz
-	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) go test $(RACE) -count=1 -timeout 20m ./...
+	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) go test $(RACE) -count=1 -timeout 25m ./...
 	@scripts/skipped $(SKIPPED)
 
 .PHONY: unit

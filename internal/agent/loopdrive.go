@@ -97,7 +97,9 @@ func (d *driver) step(ctx context.Context) {
 		d.state, d.again = state, time.Time{}
 	}
 	err := d.save(ctx)
-	d.trouble(err)
+	if err != nil || !now.Before(d.again) { // what is waited for stays told
+		d.trouble(err)
+	}
 	d.give(ctx)
 	if len(act.Commit) > 0 && d.vouched(ctx, state) {
 		d.commit(ctx, act.Commit)

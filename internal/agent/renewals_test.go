@@ -56,10 +56,7 @@ func TestRenewalsAreRecovered(t *testing.T) {
 	var now atomic.Int64
 	now.Store(time.Now().UnixNano())
 	r := renewing(t, false, &now, make(chan renew.Request), nil)
-	until(func() bool {
-		events, err := r.client.Events(t.Context(), api.EventQuery{Kind: kindRenewed, Limit: 10})
-		return err == nil && len(events) == 1 && events[0].Container == "cut" && strings.Contains(events[0].Text, "rolled-back (it was cut off)")
-	})
+	until(r.journaled("cut: rolled-back (it was cut off)"))
 }
 
 func TestRenewals(t *testing.T) {
