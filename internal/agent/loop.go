@@ -347,6 +347,7 @@ func (m *model) loopCourt(c *tracked, s *supervise.Supervisor, court *ward.Court
 		court.Reach = func(h supervise.Held, asked judge.Case) (bool, string) { return t.reached(w, h, asked) }
 		return
 	}
+	court.HasOracle = func() bool { return a.loops(id) }
 	court.Loop = func(h supervise.Held, errno int32, asked judge.Case) (bool, string) {
 		t := a.twins.find(id)
 		if t == nil {

@@ -22,7 +22,8 @@ type Court struct {
 	Park func(h supervise.Held, errno int32, c judge.Case) bool
 	// Loop parks a call that the panel does not let through until a time loop has found out about it. False: it is refused, and
 	// why says why there is no loop. nil: the workload has no oracle.
-	Loop func(h supervise.Held, errno int32, c judge.Case) (parked bool, why string)
+	Loop      func(h supervise.Held, errno int32, c judge.Case) (parked bool, why string)
+	HasOracle func() bool // without one nothing is said of loops; needed with Loop
 	// Reach is set for an oracle, which goes by its workload's policy: it decides about what that does not have, in the panel's
 	// place. It is not asked about what no loop ever learns.
 	Reach func(h supervise.Held, c judge.Case) (allow bool, why string)

@@ -34,7 +34,7 @@ func loopless(x hearing, c judge.Case) string {
 // loop asks whether a time loop shall find out about a call that the panel does not let through. Where it does not, why goes
 // into the refusal.
 func (w *Ward) loop(x hearing, c judge.Case) (parked bool, why string) {
-	if w.court.Loop == nil || x.mode != Enforce {
+	if w.court.Loop == nil || x.mode != Enforce || !w.court.HasOracle() {
 		return false, ""
 	}
 	if why = loopless(x, c); why == "" {

@@ -26,7 +26,8 @@ var borrowed = witness{origin: honest.origin, needed: judge.Import{Carrier: judg
 func looped(w *witness, parks bool, asked *[]string) *Court {
 	return &Court{
 		Evidence: w, Fleet: func(syscalls.Call) judge.Fleet { return judge.Fleet{} },
-		Park: func(supervise.Held, int32, judge.Case) bool { return false },
+		Park:      func(supervise.Held, int32, judge.Case) bool { return false },
+		HasOracle: func() bool { return true },
 		Loop: func(h supervise.Held, errno int32, c judge.Case) (bool, string) {
 			*asked = append(*asked, h.Call.String())
 			if errno == 0 || c.Question.Call != h.Call {
