@@ -30,7 +30,7 @@ func changes(t *testing.T, b MakerBench) {
 			t.Errorf("label %s is %q, want %q", key, second.Labels[key], value)
 		}
 	}
-	if got := b.says(t, second.ID, "shown"); !strings.HasPrefix(got, "1 new a b=\"c\" yes one t w o\n/data:\nfile\n\n/new:\nfile\n") || !strings.Contains(got, "Read-only") {
+	if got := b.says(t, second.ID, "shown"); !strings.HasPrefix(got, squashed("1 new a b=\"c\" yes one t w o /data: file /new: file")) || !strings.Contains(got, "Read-only") {
 		t.Errorf("it says %q", got)
 	}
 	entrypoint := []string{"/bin/busybox", "echo"}
@@ -67,7 +67,7 @@ func changedImage(t *testing.T, b MakerBench) {
 	if second.Workload.Image != b.Image || second.ImageID == first.ImageID || second.Labels["own"] != "1" || second.Labels["image"] != "" {
 		t.Errorf("made %+v", second)
 	}
-	if got := b.says(t, second.ID, "shown"); got != "1||/\nshown" {
+	if got := b.says(t, second.ID, "shown"); got != "1||/shown" {
 		t.Errorf("it says %q", got)
 	}
 	if id, err := b.Engine.Make(t.Context(), first.ID, engine.Changes{Name: "third", Image: "localhost/no-such-image:test"}); err == nil || hint.Of(err) == "" {
@@ -78,19 +78,19 @@ func changedImage(t *testing.T, b MakerBench) {
 func changedProfile(t *testing.T, b MakerBench) {
 	try := "mkdir /tmp/x 2>/dev/null && echo made || echo refused; echo tried; " + forever
 	first := b.run(t, "--network", "none", b.Image, "/bin/sh", "-c", try)
-	if got := b.said(t, first.ID, "tried"); got != "made\ntried" {
+	if got := b.said(t, first.ID, "tried"); got != "madetried" {
 		t.Fatalf("without the profile it says %q", got)
 	}
 	second := b.like(t, first.ID, engine.Changes{Name: "second", Seccomp: b.Profile})
-	if got := b.says(t, second.ID, "tried"); got != "refused\ntried" {
+	if got := b.says(t, second.ID, "tried"); got != "refusedtried" {
 		t.Errorf("with the profile it says %q", got)
 	}
 	third := b.like(t, second.ID, engine.Changes{Name: "third"})
-	if got := b.says(t, third.ID, "tried"); got != "refused\ntried" {
+	if got := b.says(t, third.ID, "tried"); got != "refusedtried" {
 		t.Errorf("its successor says %q", got)
 	}
 	fourth := b.like(t, third.ID, engine.Changes{Name: "fourth", Seccomp: engine.SeccompUnconfined})
-	if got := b.says(t, fourth.ID, "tried"); got != "made\ntried" || fourth.Seccomp != engine.SeccompUnconfined {
+	if got := b.says(t, fourth.ID, "tried"); got != "madetried" || fourth.Seccomp != engine.SeccompUnconfined {
 		t.Errorf("unconfined (%s) it says %q", fourth.Seccomp, got)
 	}
 }
