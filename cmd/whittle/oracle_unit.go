@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/podman"
@@ -89,7 +90,7 @@ func (a *app) writeUnits(ctx context.Context, ref string, f unitFlags) error {
 	if f.out == "" {
 		return a.printUnits(files)
 	}
-	if err := needed.write(dir); err != nil {
+	if err := agent.WriteOracle(dir, needed); err != nil {
 		return fmt.Errorf("write what the oracle needs: %w", err)
 	}
 	if err := putUnits(f.out, files, f.force); err != nil {
@@ -126,7 +127,7 @@ func unitOf(ctx context.Context, client *api.Client, o api.OracleState) (name st
 }
 
 // recipes of both sides, and what is to be mounted into the oracle from dir.
-func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (both units.Containers, needed oracleNeeds, err error) {
+func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (both units.Containers, needed []oracle.File, err error) {
 	p := podman.New(socket)
 	defer p.Close()
 	b, err := p.Blueprint(ctx, name)
@@ -161,7 +162,7 @@ func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (b
 	}
 	// A pull would take time, and what is pulled would be another oracle than the one that was tried.
 	both.Oracle.Pull = "never"
-	return both, oracleNeeds(start.Files), nil
+	return both, start.Files, nil
 }
 
 func recipe(ctx context.Context, p *podman.Podman, like, name string, c engine.Changes) (units.Container, error) {
@@ -177,38 +178,6 @@ func recipe(ctx context.Context, p *podman.Podman, like, name string, c engine.C
 		}
 	}
 	return out, nil
-}
-
-// oracleNeeds are files that are mounted into an oracle.
-type oracleNeeds []oracle.File
-
-// write them below a directory into which only root gets. Reports are written by whoever the service runs as.
-func (n oracleNeeds) write(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return err
-	}
-	for _, d := range []string{"hooks", "reports"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
-	}
-	if err := os.Chmod(filepath.Join(dir, "reports"), 0o777|os.ModeSticky); err != nil {
-		return err
-	}
-	for _, f := range n {
-		name, err := filepath.Localize(f.Name)
-		if err != nil {
-			return fmt.Errorf("%q: %w", f.Name, err)
-		}
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, f.Content, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (a *app) printUnits(files []units.File) error {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/whittle-sec/whittle/internal/agent"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/internal/oracle"
@@ -58,7 +59,7 @@ func TestUnitsMakeTheSameContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := needed.write(dir); err != nil {
+	if err := agent.WriteOracle(dir, needed); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := both.Units(); err != nil {

@@ -40,12 +40,17 @@ func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSit
 	return c, nil
 }
 
-// writeOracle makes the directory. Reports are written by whatever user the service runs as, so everybody may write there; to
-// the directory itself leads no way for whoever is not root.
+// writeOracle makes the directory of an oracle anew.
 func writeOracle(dir string, files []oracle.File) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
+	return WriteOracle(dir, files)
+}
+
+// WriteOracle makes what is mounted into an oracle. Reports are written by whatever user the service runs as, so everybody may
+// write there; to the directory itself leads no way for whoever is not root.
+func WriteOracle(dir string, files []oracle.File) error {
 	// What is in there may be a setuid program of whoever is root in the container: no user of the host gets to it.
 	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return err
