@@ -4,6 +4,7 @@ package ward
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,42 @@ func TestLoopIsAsked(t *testing.T) {
 			}
 			if tt.why != "" && !strings.Contains(lines[0].Why, tt.why) {
 				t.Errorf("the refusal says %q, want %q in it", lines[0].Why, tt.why)
+			}
+		})
+	}
+}
+
+// Where a workload has no oracle its refusals say nothing of loops, whatever the reason; once it gets one they do.
+func TestNothingIsSaidOfLoopsWithoutAnOracle(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	for _, tt := range []struct {
+		call    string
+		witness witness
+	}{
+		{"personality", borrowed}, // that a loop would be asked about
+		{"umask", injected},       // and what it would never be
+		{"unshare", honest},
+	} {
+		t.Run(tt.call, func(t *testing.T) {
+			var asked []string
+			oracle, now := false, time.Unix(1000, 0)
+			court := looped(&tt.witness, false, &asked)
+			court.HasOracle = func() bool { return oracle }
+			who := kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}
+			w := New(&fake{who: who, known: true, stage: observe.StageRun}, 1, 1, orders(t, exe), Enforce, func() time.Time { return now })
+			w.Consults(court)
+			w.valid = func(supervise.Held) bool { return true }
+			for _, oracle = range []bool{false, true} {
+				now = now.Add(2 * refusalHolds)
+				v := w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, tt.call)})
+				lines := w.Tally.Snapshot()
+				if v.Allow || v.Later || len(lines) == 0 || !oracle && len(asked) > 0 {
+					t.Fatalf("oracle %t: Judge = %+v, the loop was asked about %q, it tells %+v", oracle, v, asked, lines)
+				}
+				said := slices.ContainsFunc(lines, func(l supervise.Line) bool { return strings.Contains(l.Why, "loop") })
+				if said != oracle {
+					t.Errorf("oracle %t: it tells %+v", oracle, lines)
+				}
 			}
 		})
 	}
