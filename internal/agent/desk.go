@@ -43,7 +43,8 @@ type desk struct {
 	mu      sync.Mutex
 	last    int64
 	waiting map[int64]*question
-	vain    map[deskKey]time.Time // until when questions are not asked that nobody answered
+	vain    map[deskKey]time.Time          // until when questions are not asked that nobody answered
+	names   map[supervise.Container]string // of those that were renamed
 }
 
 // question of a container, with all the threads that wait for its answer.
@@ -106,6 +107,9 @@ func (d *desk) park(of api.Waiting, s *supervise.Supervisor, h supervise.Held, e
 	q := &question{Waiting: of, of: h.Container, errno: errno, supervisor: s, held: []supervise.Held{h}}
 	q.ID, q.Case, q.Since, q.PID = d.last, c, d.now(), h.TID
 	q.Until = q.Since.Add(d.limit)
+	if name, renamed := d.names[q.of]; renamed {
+		q.Name = name
+	}
 	if d.waiting == nil {
 		d.waiting = map[int64]*question{}
 	}
@@ -160,6 +164,7 @@ func (d *desk) expire(id int64) {
 func (d *desk) drop(of supervise.Container) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.names, of)
 	for id, q := range d.waiting {
 		if q.of == of {
 			q.timer.Stop()
@@ -167,6 +172,21 @@ func (d *desk) drop(of supervise.Container) {
 		}
 	}
 	maps.DeleteFunc(d.vain, func(k deskKey, _ time.Time) bool { return k.of == of })
+}
+
+// rename a container: its questions are found by the name that people see, also those that it asks from now on.
+func (d *desk) rename(of supervise.Container, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[supervise.Container]string{}
+	}
+	d.names[of] = name
+	for _, q := range d.waiting {
+		if q.of == of {
+			q.Name = name
+		}
+	}
 }
 
 // answer all threads of a question that was taken; how many took it.

@@ -3,6 +3,9 @@
 package agent
 
 import (
+	"log/slog"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,7 +18,8 @@ import (
 // asks a desk, and tells whether the call waits. Nobody holds the calls: to the supervisor their callers are gone.
 type asks struct {
 	t *testing.T
-	desk
+	*desk
+	agent      *Agent
 	supervisor *supervise.Supervisor
 	at         time.Time
 	id         uint64
@@ -27,8 +31,9 @@ func newAsks(t *testing.T) *asks {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	a := &asks{t: t, supervisor: s, at: time.Unix(1000, 0)}
-	a.desk = desk{limit: time.Hour, now: func() time.Time { return a.at }, tell: func(string, *question, string) {}}
+	a := &asks{t: t, agent: &Agent{}, supervisor: s, at: time.Unix(1000, 0)}
+	a.desk = &a.agent.desk
+	*a.desk = desk{limit: time.Hour, now: func() time.Time { return a.at }, tell: func(string, *question, string) {}}
 	t.Cleanup(func() { a.drop(1); a.drop(2) })
 	return a
 }
@@ -42,7 +47,7 @@ func (a *asks) waits(of supervise.Container, call string, args ...uint64) bool {
 	var c judge.Case
 	c.Question.Call = syscalls.Call{ABI: syscalls.X86_64, Nr: nr}
 	copy(c.Question.Args[:], args)
-	return a.park(api.Waiting{}, a.supervisor, supervise.Held{Container: of, ID: a.id, TID: 1, Call: c.Question.Call}, 1, c)
+	return a.park(api.Waiting{Name: "web-whittle-new-x"}, a.supervisor, supervise.Held{Container: of, ID: a.id, TID: 1, Call: c.Question.Call}, 1, c)
 }
 
 func (a *asks) questions() int {
@@ -104,5 +109,32 @@ func TestAskedInVainIsNotAskedAgain(t *testing.T) {
 	a.drop(1)
 	if len(a.vain) != 0 {
 		t.Errorf("%d questions of a container that is gone are remembered", len(a.vain))
+	}
+}
+
+// The successor in a renewal serves under another name than it started with.
+func TestQuestionsFollowARename(t *testing.T) {
+	a := newAsks(t)
+	names := func() (names []string) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, id := range slices.Sorted(maps.Keys(a.waiting)) {
+			names = append(names, a.waiting[id].Name)
+		}
+		return names
+	}
+	a.waits(1, "setfsuid")
+	a.waits(2, "setfsuid")
+	a.agent.Log, a.agent.Now = slog.New(slog.DiscardHandler), time.Now
+	c := &tracked{held: &held{handle: 1}}
+	c.view.Name = "web-whittle-new-x"
+	(&model{agent: a.agent}).rename(c, "web")
+	a.waits(1, "setfsgid")
+	if got, want := names(), []string{"web", "web-whittle-new-x", "web"}; !slices.Equal(got, want) {
+		t.Errorf("the questions are of %q, want %q", got, want)
+	}
+	a.drop(1)
+	if len(a.names) != 0 {
+		t.Errorf("names of containers that are gone are kept: %v", a.names)
 	}
 }

@@ -150,6 +150,9 @@ func (m *model) rename(c *tracked, name string) {
 	}
 	m.event(kindStart, c, fmt.Sprintf("%s is called %s now", c.view.Name, name))
 	c.view.Name = name
+	if c.held != nil {
+		m.agent.desk.rename(c.held.handle, name)
+	}
 }
 
 // relabel a container whose labels come after it: Podman tells a hook none.
