@@ -35,7 +35,7 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 	}
 	who, id := c.key, c.view.WorkloadID
 	of := api.Waiting{Container: c.key.id, Name: c.view.Name, Engine: c.engine, Workload: id, WorkloadName: c.view.WorkloadName}
-	c.held.home = &home{base: a.Judging.Evidence, init: c.view.PID}
+	c.held.home = &home{base: a.Judging.Evidence, init: c.view.PID, fail: func(err error) { m.agent.homeless(c, err) }}
 	reads := &aside{slots: a.reading, used: threadTime, failed: func(err any) {
 		a.Log.Error("gather evidence about a held call: it is refused", "container", of.Name, "err", err)
 	}}
@@ -56,24 +56,49 @@ func (m *model) court(c *tracked, s *supervise.Supervisor) *ward.Court {
 type home struct {
 	base *origin.Gatherer
 	init int
+	fail func(error) // is told once that it is not known what came with the container
 	once sync.Once
 	own  atomic.Pointer[origin.Gatherer]
+	why  string // there is no gatherer
 }
 
+// gatherer of the container's own; nil where it is not known what came with it.
 func (h *home) gatherer() *origin.Gatherer {
 	h.once.Do(func() {
-		own := h.base // which looks it up each time
-		if found, err := origin.HomeOf(h.init); err == nil {
-			own = h.base.In(found)
+		found, err := origin.HomeOf(h.init)
+		if err != nil {
+			h.why = "what came with the container is not known: " + err.Error()
+			h.fail(err)
+			return
 		}
-		h.own.Store(own)
+		h.own.Store(h.base.In(found))
 	})
 	return h.own.Load()
 }
 
 // Both is origin.Gatherer's. What the plan refuses is asked by the container's own programs: the runtime's calls it allows.
 func (h *home) Both(tid int, ip uint64, call syscalls.Call) (judge.Origin, judge.Import) {
-	return h.gatherer().Both(tid, ip, call)
+	if own := h.gatherer(); own != nil {
+		return own.Both(tid, ip, call)
+	}
+	// To go by what came with the caller would be laxer: a program that an engine's exec started is taken for the
+	// container's first then. What tells injected code stays.
+	o, _ := h.base.Both(tid, ip, call)
+	if judge.Injected(o) == "" {
+		o = judge.Origin{Why: h.why}
+	}
+	return o, judge.Import{Why: h.why}
+}
+
+// homeless is told of a container whose image's files cannot be told from others: its programs vouch for nothing.
+func (a *Agent) homeless(c *tracked, err error) {
+	go func() { // a held call waits for the evidence, and must not wait for the owner
+		_ = a.ask(context.Background(), func(m *model) error {
+			m.event(kindProblem, c, fmt.Sprintf("%s: what came with it is not known, so what its programs need counts for nothing: %v",
+				c.view.Name, err))
+			return nil
+		})
+	}()
 }
 
 // Quick is origin.Gatherer's.
@@ -101,7 +126,11 @@ func (m *model) warm(c *tracked) {
 			return
 		}
 		defer func() { <-a.warming }()
-		if err := h.gatherer().Warm(pid); err != nil {
+		own := h.gatherer()
+		if own == nil {
+			return // which was said
+		}
+		if err := own.Warm(pid); err != nil {
 			a.Log.Debug("read ahead for the panel", "container", c.view.Name, "err", err)
 		}
 	})
