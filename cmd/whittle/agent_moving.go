@@ -35,8 +35,8 @@ func (a *app) moving(engines []engine.Engine, f agentFlags) (*agent.Moving, erro
 	dir := filepath.Join(state, "renew")
 	return &agent.Moving{
 		Makers: makers, Oracles: filepath.Join(state, "oracles"), Limits: loop.Defaults(), Renew: f.renew == renewAuto,
-		Move: func(ctx context.Context, engine string, q renew.Request) (renew.Result, error) {
-			return renew.RunJob(ctx, self, renew.Job{Request: q, Engine: engine, Socket: sockets[engine], Dir: dir})
+		Move: func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error) {
+			return renew.RunJob(ctx, self, renew.Job{Request: q, Engine: engine, Socket: sockets[engine], Dir: dir, Tell: tell})
 		},
 		Recover: func(ctx context.Context, engine string, containers ...string) ([]renew.Result, bool, error) {
 			m := makers[engine]

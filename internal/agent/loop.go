@@ -57,6 +57,7 @@ type twin struct {
 	over      bool // it has gone: nobody drives this any more
 	problem   string
 	oracleOut bool // the oracle's container was seen to end
+	left      bool // the loop's move is so far that new connections do not go to production
 }
 
 // loopSite is where a loop takes place. It is stored with the machine's state, before anything is done there.
@@ -209,13 +210,16 @@ func (t *twin) refused(c looping) (parked bool, why string) {
 		return t.ownMemory(k, c)
 	}
 	if t.machine.State() != loop.Production && c.from.id == t.site.Production {
+		if t.machine.State() == loop.ToOracle && !t.left {
+			return t.park(c) // it ends with the call that began the loop, and not before new connections go elsewhere
+		}
 		return false, "a time loop is under way, and this container is about to end or has just begun"
 	}
 	d := t.machine.Refused(now, k, q.Refusal)
 	switch d.Answer {
 	case loop.StartLoop:
 		t.site = loopSite{Engine: c.from.engine, Production: c.from.id}
-		t.oracleOut = false
+		t.oracleOut, t.left = false, false
 	case loop.Join, loop.Learned:
 	default:
 		return false, d.Why

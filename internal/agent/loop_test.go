@@ -177,7 +177,8 @@ type loopRig struct {
 	ward *ward.Ward
 	stop func() error
 
-	unarmed error // why the oracle has not its hardening
+	unarmed error                                                       // why the oracle has not its hardening
+	move    func(renew.Request, func(renew.Done)) (renew.Result, error) // nil: the service cannot be moved
 }
 
 func newLoopRig(t *testing.T) *loopRig {
@@ -203,8 +204,11 @@ func (r *loopRig) begin() {
 		c.Moving = &Moving{
 			Makers: map[string]engine.Maker{"fake": r.e}, Oracles: filepath.Join(r.dir, "oracles"), Limits: loop.Defaults(),
 			Recover: func(context.Context, string, ...string) ([]renew.Result, bool, error) { return nil, false, nil },
-			Move: func(context.Context, string, renew.Request) (renew.Result, error) {
-				return renew.Result{}, renew.ErrRefused
+			Move: func(_ context.Context, _ string, q renew.Request, tell func(renew.Done)) (renew.Result, error) {
+				if r.move == nil {
+					return renew.Result{}, renew.ErrRefused
+				}
+				return r.move(q, tell)
 			},
 			Armed: func(engine.Container, oracle.Spec, string) error { return r.unarmed },
 		}

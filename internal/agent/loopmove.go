@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
@@ -22,17 +23,24 @@ const engineTime = time.Minute
 
 // goThere: the oracle takes production's place. Whatever was done of it before is not done again.
 func (d *driver) goThere(ctx context.Context) {
-	if !d.quiesce(ctx) {
-		return
-	}
-	err := d.prepareOracle(ctx)
 	site := d.where()
 	from := key{site.Engine, site.Production}
+	leaves := sync.OnceFunc(func() { d.leaves(from) })
+	if !d.quiesce(ctx) {
+		leaves()
+		return
+	}
+	late := time.AfterFunc(parkedMost, leaves)
+	defer late.Stop()
+	err := d.prepareOracle(ctx)
 	if err == nil {
-		err = d.swap(ctx, site.Production, site.Oracle, d.agent.limits(d.specNow()).Boot)
+		err = d.swap(ctx, site.Production, d.where().Oracle, d.agent.limits(d.specNow()).Boot, leaves)
 	}
 	switch {
-	case ctx.Err() != nil, errors.Is(err, errNotYet):
+	case ctx.Err() != nil:
+		return
+	case errors.Is(err, errNotYet):
+		leaves()
 		d.again = d.agent.Now().Add(loopRetry / 4)
 		return
 	case err != nil:
@@ -58,9 +66,20 @@ var (
 	errRolledBack = errors.New("it did not get ready")
 )
 
+// parkedMost is how long a call waits for the oracle: as long, its caller answers nobody.
+const parkedMost = 5 * time.Second
+
+// leaves: what production is refused from now on, and may end of, takes nobody's connection away who was not served yet.
+func (d *driver) leaves(from key) {
+	d.mu.Lock()
+	d.left = true
+	d.mu.Unlock()
+	d.settle(from, "a time loop begins, and the oracle takes over: whoever asked asks again")
+}
+
 // swap the container that serves, whether or not it lives, for one that is stopped. Where nobody could be connected to it, or
-// the service cannot be moved, it is stopped and the other started.
-func (d *driver) swap(ctx context.Context, from, to string, patience time.Duration) error {
+// the service cannot be moved, it is stopped and the other started. leaves is called once new connections go to it no more.
+func (d *driver) swap(ctx context.Context, from, to string, patience time.Duration, leaves func()) error {
 	maker := d.maker()
 	old, err := inspect(ctx, maker, from)
 	if err != nil && !errors.Is(err, engine.ErrUnknownContainer) {
@@ -75,11 +94,9 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 	}
 	within := unready
 	if old.State == engine.Running && !next.State.Alive() && listens(old) {
-		// Not where it is stopped at once: one that ends by itself, because of what it is refused, is started again by its engine.
-		d.settle(key{old.Engine, from}, "a time loop begins, and the oracle takes over: whoever asked asks again")
 		err := d.move(ctx, renew.Request{
 			Container: from, Successor: to, Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
-		})
+		}, leaves)
 		if !errors.Is(err, renew.ErrRefused) {
 			return err
 		}
@@ -140,8 +157,13 @@ const (
 )
 
 // move the service, in a process of its own.
-func (d *driver) move(ctx context.Context, q renew.Request) error {
-	r, err := d.agent.Moving.Move(ctx, d.where().Engine, q)
+func (d *driver) move(ctx context.Context, q renew.Request, leaves func()) error {
+	r, err := d.agent.Moving.Move(ctx, d.where().Engine, q, func(done renew.Done) {
+		away := done.State == renew.Ended && (done.Step == renew.StepHold || done.Step == renew.StepTurn)
+		if away || done.State == renew.Begins && (done.Step == renew.StepStop || done.Step == renew.StepDrain) {
+			leaves()
+		}
+	})
 	switch {
 	case errors.Is(err, renew.ErrBusy), errors.Is(err, renew.ErrUnfinished):
 		d.settled = false
@@ -231,7 +253,7 @@ func (d *driver) back(ctx context.Context, maker engine.Maker, site loopSite) er
 		defer cancel()
 		return maker.Start(ctx, site.Production)
 	}
-	err := d.swap(ctx, from, site.Production, returnPatience)
+	err := d.swap(ctx, from, site.Production, returnPatience, func() {})
 	if err == nil || ctx.Err() != nil || errors.Is(err, errNotYet) || errors.Is(err, errRolledBack) {
 		return err // after a rollback the oracle serves: better than nobody
 	}

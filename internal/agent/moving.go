@@ -16,8 +16,8 @@ import (
 type Moving struct {
 	// Makers by the names of their engines.
 	Makers map[string]engine.Maker
-	// Move has a process of its own make a renewal, which the agent's death does not end; see renew.RunJob.
-	Move func(ctx context.Context, engine string, q renew.Request) (renew.Result, error)
+	// Move has a process of its own make a renewal, which the agent's death does not end, and tells of its steps; see renew.RunJob.
+	Move func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error)
 	// Recover finishes or undoes what killed ones left, and tells of it, and whether one of these containers' goes on.
 	Recover func(ctx context.Context, engine string, containers ...string) (done []renew.Result, busy bool, err error)
 	// Oracles is the directory where oracles write their reports. It is made when there is none.

@@ -216,7 +216,7 @@ func (a *Agent) renewOne(ctx context.Context, r renewal) (renew.Result, error) {
 			return renew.Result{}, err
 		}
 	}
-	return a.Moving.Move(ctx, r.of.engine, q)
+	return a.Moving.Move(ctx, r.of.engine, q, nil)
 }
 
 // newProfile of a workload, for an engine that loads it from a file.

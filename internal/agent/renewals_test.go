@@ -26,7 +26,7 @@ func renewing(t *testing.T, auto bool, now *atomic.Int64, asked chan renew.Reque
 		c.Now = func() time.Time { return time.Unix(0, now.Load()) }
 		c.Moving = &Moving{
 			Makers: map[string]engine.Maker{"podman": newEngines("web")}, Limits: loop.Defaults(), Renew: auto,
-			Move: func(_ context.Context, _ string, q renew.Request) (renew.Result, error) {
+			Move: func(_ context.Context, _ string, q renew.Request, _ func(renew.Done)) (renew.Result, error) {
 				asked <- q
 				return answer()
 			},
