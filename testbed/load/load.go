@@ -33,6 +33,8 @@ type Load struct {
 	PerConnection int
 	Pause         time.Duration // of a worker after each request
 	Timeout       time.Duration // of a request with its connection; 0 is ten seconds
+	// Record keeps each request, for times that are known only afterwards. It may be that of other loads, too. nil keeps none.
+	Record *Record
 }
 
 // Running load.
@@ -114,7 +116,18 @@ func pause(ctx context.Context, d time.Duration) {
 // request once, and once more where a kept connection turns out to have been closed before.
 func (w *worker) request(n int) bool {
 	start := time.Now()
-	deadline := start.Add(cmp.Or(w.load.Timeout, answerWait))
+	err := w.answer(n, start.Add(cmp.Or(w.load.Timeout, answerWait)))
+	end := time.Now()
+	w.load.Record.add(Request{Began: start, Ended: end, Err: err})
+	if err != nil {
+		w.counts.fail(err)
+		return false
+	}
+	w.counts.answered(start, end)
+	return true
+}
+
+func (w *worker) answer(n int, deadline time.Time) error {
 	err := w.attempt(n, deadline)
 	if err != nil && w.used > 0 && w.reader.Buffered() == 0 && gone(err) {
 		w.hangUp()
@@ -124,15 +137,13 @@ func (w *worker) request(n int) bool {
 	last := errors.Is(err, ErrLast)
 	if err != nil && !last {
 		w.hangUp()
-		w.counts.fail(err)
-		return false
+		return err
 	}
 	w.used++
 	if last || w.used == w.load.PerConnection {
 		w.hangUp()
 	}
-	w.counts.answered(start, time.Now())
-	return true
+	return nil
 }
 
 func (w *worker) attempt(n int, deadline time.Time) error {

@@ -111,6 +111,7 @@ func TestCounts(t *testing.T) {
 		{"refused", closed(t), Load{}, func(s Stats) bool { return s.Requests == 0 && s.Refused > 0 && s.Refused == s.Failed }, "refused ones only"},
 		{"broken off", server(t, hangUp), Load{}, func(s Stats) bool { return s.Requests == 0 && s.Reset > 0 && s.Reset == s.Failed && s.Stale == 0 }, "broken ones only"},
 		{"no answer", server(t, silent), Load{Timeout: 50 * time.Millisecond}, func(s Stats) bool { return s.Late > 0 && s.Late == s.Failed }, "late ones only"},
+		{"no connection", server(t, echo(1)), Load{Timeout: 1}, func(s Stats) bool { return s.Late > 0 && s.Late == s.Failed }, "late ones only"},
 		{"another answer", server(t, wrong), Load{}, func(s Stats) bool { return s.Failed > 0 && s.Reset+s.Late+s.Refused == 0 && len(s.Errors) > 0 }, "failures with their text"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -201,6 +202,55 @@ func TestLongestGap(t *testing.T) {
 	slow.Store(false)
 	if got := running.Stop(); got.LongestGap < 140*time.Millisecond || got.Failed > 0 || got.Max < 150*time.Millisecond {
 		t.Errorf("%v, want a gap of 0.15 s and no failure", got)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	var record Record
+	good, bad := server(t, echo(1)), closed(t)
+	for _, load := range []Load{{PerConnection: 1, For: 50 * time.Millisecond, Record: &record}, {Workers: 2, PerConnection: 1, For: 50 * time.Millisecond, Record: &record}} {
+		Run(t.Context(), good, line, load)
+	}
+	s := Run(t.Context(), bad, line, Load{For: 20 * time.Millisecond, Record: &record})
+	all, refused := record.During(time.Time{}, time.Now()), 0
+	for _, q := range all {
+		if q.Refused() {
+			refused++
+		} else if q.Err != nil || q.Took() <= 0 {
+			t.Errorf("%v", q)
+		}
+	}
+	if refused != s.Refused || refused == 0 || len(all) == refused {
+		t.Errorf("of %d requests %d were refused, want %d and others", len(all), refused, s.Refused)
+	}
+}
+
+func TestDuring(t *testing.T) {
+	at := func(ms int) time.Time { return time.UnixMilli(int64(1000 + ms)) }
+	var r Record
+	for _, q := range []Request{
+		{at(0), at(10), nil}, {at(5), at(20), nil}, {at(30), at(31), errors.New("no")}, {at(25), at(60), nil}, {at(70), at(80), nil},
+	} {
+		r.add(q)
+	}
+	for _, test := range []struct {
+		name     string
+		from, to int
+		n        int
+		silence  time.Duration
+	}{
+		{"all", 0, 80, 5, 40 * time.Millisecond},
+		{"before any", -20, -10, 0, 10 * time.Millisecond},
+		{"after all", 90, 120, 0, 30 * time.Millisecond},
+		{"an end is beyond it", 15, 50, 3, 30 * time.Millisecond},
+		{"the last was before its end", 50, 100, 2, 20 * time.Millisecond},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := r.During(at(test.from), at(test.to))
+			if silence := Silence(all, at(test.from), at(test.to)); len(all) != test.n || silence != test.silence {
+				t.Errorf("%d requests, %v without an answer; want %d and %v", len(all), silence, test.n, test.silence)
+			}
+		})
 	}
 }
 

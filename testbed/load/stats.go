@@ -3,6 +3,7 @@
 package load
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -101,7 +102,7 @@ func (c *counts) fail(err error) {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		c.s.Refused++
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
 		c.s.Late++
 	case gone(err):
 		c.s.Reset++

@@ -56,14 +56,23 @@ func exchange(conn net.Conn, r *bufio.Reader, request string) (status int, body 
 // variants of a pipelined request are made once: the client is to be faster than the service.
 const variants = 16
 
-// Memcached sets a value and gets it, as often as depth says before it reads an answer.
-func Memcached(depth int) Talk {
+// Memcached sets so many values, and gets them all by one request. All sets but the last are sent with noreply: memcached
+// sends each answer by a call of its own, and hundreds of small ones at once measure TCP and not the service.
+func Memcached(values int) Talk {
 	var send, want [variants]string
 	for v := range variants {
-		for i := range max(depth, 1) {
-			send[v] += fmt.Sprintf("set k%d-%d 0 0 5\r\nvalue\r\nget k%d-%d\r\n", v, i, v, i)
-			want[v] += fmt.Sprintf("STORED\r\nVALUE k%d-%d 0 5\r\nvalue\r\nEND\r\n", v, i)
+		var set, get, got strings.Builder
+		for i := range values {
+			quiet := " noreply"
+			if i == values-1 {
+				quiet = ""
+			}
+			fmt.Fprintf(&set, "set k%d-%d 0 0 5%s\r\nvalue\r\n", v, i, quiet)
+			fmt.Fprintf(&get, " k%d-%d", v, i)
+			fmt.Fprintf(&got, "VALUE k%d-%d 0 5\r\nvalue\r\n", v, i)
 		}
+		send[v] = set.String() + "get" + get.String() + "\r\n"
+		want[v] = "STORED\r\n" + got.String() + "END\r\n"
 	}
 	return func(conn net.Conn, r *bufio.Reader, n int) error {
 		return exact(conn, r, send[n%variants], want[n%variants])
