@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-sec/whittle/testbed/document"
 )
 
 // bench is one run.
@@ -97,7 +99,7 @@ func main() {
 		return
 	}
 	var o options
-	flag.StringVar(&o.markdown, "markdown", "", "also write the report to `FILE`")
+	flag.StringVar(&o.markdown, "markdown", "", "also put the report into its place in `FILE`")
 	flag.StringVar(&o.whittle, "whittle", "bin/whittle", "the binary to measure; built if it is missing")
 	flag.StringVar(&o.only, "only", "", "only these `SECTIONS`: "+sectionNames())
 	flag.BoolVar(&o.quick, "quick", false, "few rounds: does it work, not how fast is it")
@@ -160,7 +162,7 @@ func run(ctx context.Context, o options) (err error) {
 	if o.markdown == "" {
 		return nil
 	}
-	return os.WriteFile(o.markdown, []byte(b.report.markdown()), 0o644)
+	return document.Write(o.markdown, "testbed/bench", b.report.markdown(os.Args[1:]))
 }
 
 // builtOrNamed is the binary to measure, as an absolute path.
