@@ -4,12 +4,15 @@ package units
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,38 +32,118 @@ const (
 // systemd brings production back by what Files wrote; Switch waits for none of that. It refuses units that could run at the same
 // time, because they are not a pair.
 func Switch(ctx context.Context, from, to string) error {
-	for _, unit := range []string{from, to} {
-		if name, ok := strings.CutSuffix(unit, unitSuffix); !ok || CheckName(strings.TrimSuffix(name, Suffix)) != nil {
-			return fmt.Errorf("switch units: %q is no unit of a service", workload.Printable(unit, 100))
-		}
-	}
-	if err := excludes(ctx, from, to); err != nil {
+	if err := Excludes(ctx, from, to); err != nil {
 		return fmt.Errorf("switch to %s: %w", to, err)
 	}
 	if _, err := systemctl(ctx, "start", "--", to); err != nil {
 		return fmt.Errorf("switch to %s: %w", to, hint.Add(err, "journalctl -u "+to+" says why"))
 	}
-	is, err := show(ctx, to, "ActiveState")
+	is, err := Show(ctx, to)
 	if err != nil {
 		return fmt.Errorf("switch to %s: %w", to, err)
 	}
-	if state := is["ActiveState"]; state != "active" {
-		return hint.Add(fmt.Errorf("switch to %s: it started, and is %s now", to, workload.Printable(state, 40)), "journalctl -u "+to+" says why")
+	if !is.Runs() {
+		return hint.Add(fmt.Errorf("switch to %s: it started, and is %s now", to, is.State), "journalctl -u "+to+" says why")
 	}
 	return nil
 }
 
-// Active tells whether a unit runs, by systemd's word for its state: active, activating, deactivating, inactive, failed.
-func Active(ctx context.Context, unit string) (state string, err error) {
-	is, err := show(ctx, unit, "ActiveState")
-	if err != nil {
-		return "", fmt.Errorf("ask about %s: %w", workload.Printable(unit, 100), err)
-	}
-	return workload.Printable(is["ActiveState"], 40), nil
+// Status of a unit, as systemd has it.
+type Status struct {
+	Loaded  bool   // there is such a unit
+	State   string // active, activating, deactivating, inactive, failed
+	Pending bool   // a job of it is under way, or waits
+	Result  string // of its last run: success, exit-code, signal, timeout …
+	Exit    int    // of its last run's main process, 128 + n for signal n; a container's is the container's
+	Command string // ExecStart=, as systemd prints it
+	cgroup  string
 }
 
-// excludes asks systemd, not the files: these may have been changed, or not been read since.
-func excludes(ctx context.Context, from, to string) error {
+// Runs: it was started, and nobody ends it.
+func (s Status) Runs() bool { return s.State == "active" || s.State == "reloading" }
+
+// Moving: whether it will run is not settled yet.
+func (s Status) Moving() bool {
+	return s.Pending || s.State == "activating" || s.State == "deactivating"
+}
+
+// Values of ExecMainCode, which are those of waitid's si_code.
+const (
+	codeKilled = "2"
+	codeDumped = "3"
+)
+
+// Show what systemd has of a unit, which need not exist.
+func Show(ctx context.Context, unit string) (Status, error) {
+	is, err := show(ctx, unit, "LoadState", "ActiveState", "Job", "Result", "ExecMainCode", "ExecMainStatus", "ExecStart", "ControlGroup")
+	if err != nil {
+		return Status{}, fmt.Errorf("ask about %s: %w", workload.Printable(unit, 100), err)
+	}
+	s := Status{
+		Loaded: is["LoadState"] == "loaded", State: workload.Printable(is["ActiveState"], 40), Pending: is["Job"] != "" && is["Job"] != "0",
+		Result: workload.Printable(is["Result"], 40), Command: is["ExecStart"], cgroup: is["ControlGroup"],
+	}
+	if s.Exit, err = strconv.Atoi(cmp.Or(is["ExecMainStatus"], "0")); err != nil {
+		return Status{}, fmt.Errorf("ask about %s: the status of its main process is %q", workload.Printable(unit, 100), is["ExecMainStatus"])
+	}
+	if code := is["ExecMainCode"]; code == codeKilled || code == codeDumped {
+		s.Exit += 128
+	}
+	return s, nil
+}
+
+// Active tells whether a unit runs, by systemd's word for its state: active, activating, deactivating, inactive, failed.
+func Active(ctx context.Context, unit string) (state string, err error) {
+	is, err := Show(ctx, unit)
+	return is.State, err
+}
+
+// Within reports whether a process is one of a unit, or its parent is: a container's first process is in a control group of
+// its own, and the conmon that watches over it in the unit's.
+func Within(ctx context.Context, unit string, pid int) (bool, error) {
+	s, err := Show(ctx, unit)
+	if err != nil || s.cgroup == "" {
+		return false, err
+	}
+	for _, pid := range []int{pid, parentOf(pid)} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			continue // it has none, or has ended
+		}
+		for line := range strings.Lines(string(text)) {
+			hierarchy, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+			controllers, path, _ := strings.Cut(rest, ":")
+			if (hierarchy == "0" || controllers == "name=systemd") && path == s.cgroup {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// parentOf a process, 0 when it cannot be told.
+func parentOf(pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(" ")) // its name may have anything in it
+	fields := bytes.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(string(fields[1])) // 0 is none
+	return parent
+}
+
+// Excludes reports, by an error, that systemd would let two units run at the same time, or does not know the second. It asks
+// systemd, not the files: these may have been changed, or not been read since.
+func Excludes(ctx context.Context, from, to string) error {
+	for _, unit := range []string{from, to} {
+		if name, ok := strings.CutSuffix(unit, unitSuffix); !ok || CheckName(strings.TrimSuffix(name, Suffix)) != nil {
+			return fmt.Errorf("%q is no unit of a service", workload.Printable(unit, 100))
+		}
+	}
 	is, err := show(ctx, to, "Conflicts", "ConflictedBy", "Before", "After", "LoadState")
 	if err != nil {
 		return err
