@@ -20,8 +20,14 @@ type Moving struct {
 	Move func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error)
 	// Recover finishes or undoes what killed ones left, and tells of it, and whether one of these containers' goes on.
 	Recover func(ctx context.Context, engine string, containers ...string) (done []renew.Result, busy bool, err error)
+	// Profiles that renewals were given which are under way, or were cut off.
+	Profiles func() ([]string, error)
 	// Oracles is the directory where oracles write their reports. It is made when there is none.
 	Oracles string
+	// Units is the directory where the oracles that have units write theirs, each below its unit's name.
+	Units string
+	// Systemd is who switches between units; nil asks systemctl.
+	Systemd Systemd
 	// Limits of what time loops may cost.
 	Limits loop.Limits
 	// Armed reports whether an oracle has its hardening; nil looks at its processes. dir is what was mounted into it.

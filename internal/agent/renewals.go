@@ -173,10 +173,14 @@ func (a *Agent) renewContainers(ctx context.Context) {
 	for _, engine := range slices.Sorted(maps.Keys(a.Moving.Makers)) {
 		a.recoverMoves(ctx, engine)
 	}
+	daily := time.NewTicker(pruneEvery)
+	defer daily.Stop()
 	for {
+		a.prune(ctx)
 		select {
 		case <-ctx.Done():
 			return
+		case <-daily.C:
 		case r := <-a.renewing:
 			result, err := a.renewOne(ctx, r)
 			if ctx.Err() != nil {
@@ -212,7 +216,7 @@ func (a *Agent) renewOne(ctx context.Context, r renewal) (renew.Result, error) {
 	q := renew.Request{Container: r.of.id}
 	if r.static {
 		var err error
-		if q.Changes, err = a.newProfile(ctx, r.workload); err != nil {
+		if q.Changes, err = a.newProfile(ctx, r.of.engine, r.workload); err != nil {
 			return renew.Result{}, err
 		}
 	}
@@ -220,7 +224,7 @@ func (a *Agent) renewOne(ctx context.Context, r renewal) (renew.Result, error) {
 }
 
 // newProfile of a workload, for an engine that loads it from a file.
-func (a *Agent) newProfile(ctx context.Context, id string) (c engine.Changes, err error) {
+func (a *Agent) newProfile(ctx context.Context, engineName, id string) (c engine.Changes, err error) {
 	p, revision, ok, err := a.Store.Current(ctx, id)
 	if err != nil || !ok {
 		return c, fmt.Errorf("read the policy: %w", cmp.Or(err, errNoPolicy))
@@ -237,11 +241,11 @@ func (a *Agent) newProfile(ctx context.Context, id string) (c engine.Changes, er
 	if err != nil {
 		return c, err
 	}
-	dir := filepath.Join(a.State, "profiles")
+	dir := a.profileDir(engineName)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return c, fmt.Errorf("write a profile: %w", err)
 	}
-	c.Seccomp = filepath.Join(dir, fmt.Sprintf("%s-%d.json", id, revision)) // it stays: the container is started under it again
+	c.Seccomp = filepath.Join(dir, fmt.Sprintf("%s-%d.json", id, revision)) // it stays while a container is made with it
 	if err := os.WriteFile(c.Seccomp, text, 0o644); err != nil {
 		return c, fmt.Errorf("write a profile: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // renewing is an agent with a mover that notes what it is asked for.
-func renewing(t *testing.T, auto bool, now *atomic.Int64, asked chan renew.Request, answer func() (renew.Result, error)) *rig {
+func renewing(t *testing.T, auto bool, now *atomic.Int64, asked chan renew.Request, answer func() (renew.Result, error), also ...func(*Config)) *rig {
 	t.Helper()
 	keep := supervising(t, api.ModeLearn, 0)
 	return start(t, func(c *Config) {
@@ -33,6 +33,9 @@ func renewing(t *testing.T, auto bool, now *atomic.Int64, asked chan renew.Reque
 			Recover: func(context.Context, string, ...string) ([]renew.Result, bool, error) {
 				return []renew.Result{{Container: "cut", Predecessor: "9", Outcome: renew.RolledBack, Why: "it was cut off"}}, false, nil
 			},
+		}
+		for _, f := range also {
+			f(c)
 		}
 	})
 }
