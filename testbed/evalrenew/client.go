@@ -3,78 +3,46 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"errors"
-	"io"
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/whittle-sec/whittle/testbed/load"
 )
 
 // A request that takes longer counts as failed.
 const patience = 30 * time.Second
 
-// request is one connection: made, used once, closed.
-type request struct {
-	began time.Time
-	took  time.Duration
-	err   error
-}
-
-// refused tells whether nobody listened.
-func (r request) refused() bool { return errors.Is(r.err, syscall.ECONNREFUSED) }
-
-// ask is one use of a service over a connection of its own.
-type ask func(conn net.Conn, worker int) error
+// workers ask at once.
+const workers = 4
 
 // clients open a new connection for each request, one after another, until they are stopped.
 type clients struct {
-	addr string
-	ask  ask
-	stop context.CancelFunc
-	wg   sync.WaitGroup
-
-	mu   sync.Mutex
-	done []request
+	stop    context.CancelFunc
+	running []*load.Running
+	record  load.Record
 }
 
-func startClients(ctx context.Context, addr string, workers int, a ask) *clients {
-	ctx, stop := context.WithCancel(ctx)
-	c := &clients{addr: addr, ask: a, stop: stop}
+func startClients(ctx context.Context, s *service) *clients {
+	c := &clients{}
+	ctx, c.stop = context.WithCancel(ctx)
 	for worker := range workers {
-		c.wg.Go(func() {
-			for ctx.Err() == nil {
-				r := c.once(worker)
-				c.mu.Lock()
-				c.done = append(c.done, r)
-				c.mu.Unlock()
-				if r.err != nil {
-					time.Sleep(time.Millisecond) // refused at once, it would count thousands of times
-				}
-			}
-		})
+		c.running = append(c.running, load.Start(ctx, s.target(), s.request(worker),
+			load.Load{PerConnection: 1, Timeout: patience, Record: &c.record}))
 	}
 	return c
 }
 
-func (c *clients) once(worker int) request {
-	r := request{began: time.Now()}
-	conn, err := net.DialTimeout("tcp", c.addr, patience)
-	if err == nil {
-		err = errors.Join(conn.SetDeadline(r.began.Add(patience)), c.ask(conn, worker))
-		conn.Close()
-	}
-	r.took, r.err = time.Since(r.began), err
-	return r
-}
-
-// end of the clients: what they did, in the order of its end.
-func (c *clients) end() []request {
+// end of the clients.
+func (c *clients) end() *load.Record {
 	c.stop()
-	c.wg.Wait()
-	return c.done
+	for _, r := range c.running {
+		r.Wait()
+	}
+	return &c.record
 }
 
 // slow requests are under way when the predecessor is told to stop: it is for the service to finish them.
@@ -83,29 +51,32 @@ type slow struct {
 	mu   sync.Mutex
 	errs []error
 	n    int
+	last time.Time // one of them ended
 }
 
 // begin a slow request, and return when it is under way.
-func (s *slow) begin(addr string, a ask) {
+func (s *slow) begin(ctx context.Context, target load.Target, talk load.Talk) {
 	s.mu.Lock()
 	s.n++
 	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	sent := make(chan struct{})
 	s.wg.Go(func() {
-		conn, err := net.DialTimeout("tcp", addr, patience)
-		if err == nil {
-			defer conn.Close()
-			err = errors.Join(conn.SetDeadline(time.Now().Add(patience)), a(announcing{conn, sync.OnceFunc(func() { close(sent) })}, 0))
-		}
+		defer cancel()
+		err := target.Ask(ctx, func(conn net.Conn, _ *bufio.Reader, n int) error {
+			conn = announcing{conn, sync.OnceFunc(func() { close(sent) })}
+			return talk(conn, bufio.NewReader(conn), n)
+		})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.last = time.Now()
 		if err != nil {
-			s.mu.Lock()
 			s.errs = append(s.errs, err)
-			s.mu.Unlock()
 		}
 	})
 	select {
 	case <-sent:
-	case <-time.After(patience):
+	case <-ctx.Done():
 	}
 }
 
@@ -122,62 +93,46 @@ func (a announcing) Read(b []byte) (int, error) {
 }
 
 // end waits for the slow requests.
-func (s *slow) end() (n int, errs []error) {
-	s.wg.Wait()
-	return s.n, s.errs
-}
+func (s *slow) end() { s.wg.Wait() }
 
 // stats of the requests that were under way at some time between two moments.
 type stats struct {
-	Requests int           `json:"requests"`
-	Refused  int           `json:"refused"`
-	Failed   int           `json:"failed"`    // otherwise, begun after new connections were held or moved
-	InFlight int           `json:"in_flight"` // failed, begun before
-	Longest  time.Duration `json:"longest"`   // request
-	Silence  time.Duration `json:"silence"`   // longest time without a request that ended well
-	P50      time.Duration `json:"p50"`
-	P99      time.Duration `json:"p99"`
-	Errors   []string      `json:"errors,omitempty"` // the first few
+	Requests int
+	Refused  int
+	Failed   int           // otherwise, begun after new connections were held or moved
+	InFlight int           // failed, begun before
+	Longest  time.Duration // request
+	Silence  time.Duration // longest time without a request that ended well
+	P50, P99 time.Duration
+	Errors   []string // the first few
 }
 
 // maxErrors that a report quotes.
 const maxErrors = 5
 
-func summarise(all []request, from, moved, to time.Time) (s stats) {
+func summarise(record *load.Record, from, moved, to time.Time) (s stats) {
+	all := record.During(from, to)
+	s.Requests, s.Silence = len(all), load.Silence(all, from, to)
 	var took []time.Duration
-	last := from
 	for _, r := range all {
-		ended := r.began.Add(r.took)
-		if ended.Before(from) || r.began.After(to) {
+		switch {
+		case r.Err == nil:
+			took = append(took, r.Took())
 			continue
+		case r.Refused():
+			s.Refused++
+		case r.Began.Before(moved):
+			s.InFlight++
+		default:
+			s.Failed++
 		}
-		s.Requests++
-		if r.err != nil {
-			switch {
-			case r.refused():
-				s.Refused++
-			case r.began.Before(moved):
-				s.InFlight++
-			default:
-				s.Failed++
-			}
-			if len(s.Errors) < maxErrors {
-				s.Errors = append(s.Errors, r.err.Error())
-			}
-			continue
+		if len(s.Errors) < maxErrors {
+			s.Errors = append(s.Errors, r.Err.Error())
 		}
-		s.Silence = max(s.Silence, ended.Sub(last))
-		last = ended
-		took = append(took, r.took)
 	}
-	if len(took) == 0 {
-		s.Silence = to.Sub(from)
-		return s
+	if len(took) > 0 {
+		slices.Sort(took)
+		s.Longest, s.P50, s.P99 = took[len(took)-1], took[len(took)/2], took[len(took)*99/100]
 	}
-	slices.Sort(took)
-	s.Longest, s.P50, s.P99 = took[len(took)-1], took[len(took)/2], took[len(took)*99/100]
 	return s
 }
-
-// readAll that the other side has to say.
-func readAll(conn net.Conn) ([]byte, error) { return io.ReadAll(io.LimitReader(conn, 1<<20)) }

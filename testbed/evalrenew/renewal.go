@@ -21,48 +21,54 @@ type way struct {
 	args []string // of whittle renew
 }
 
-// ways that are compared. What a service allows is whittle's to choose; the others say what that is worth.
+// The ways that are compared. What a service allows is whittle's to choose; the others say what that is worth.
+const (
+	chosen  = "chosen"
+	restart = "podman restart"
+)
+
 var ways = map[string]way{
-	"chosen":         {name: "whittle renew"},
-	"hold":           {name: "whittle renew --strategy hold", args: []string{"--strategy", "hold"}},
-	"podman restart": {name: "podman restart"},
+	chosen:  {name: "whittle renew"},
+	"hold":  {name: "whittle renew --strategy hold", args: []string{"--strategy", "hold"}},
+	restart: {name: restart},
 }
 
 // round is one renewal under load.
 type round struct {
 	stats
-	Took  time.Duration `json:"took"`
-	Gap   time.Duration `json:"gap,omitempty"`  // as whittle says: no new connection was answered
-	Slow  int           `json:"slow"`           // requests under way when it was told to stop
-	Cut   int           `json:"cut"`            // of these, not finished
-	Tool  []string      `json:"tool,omitempty"` // the first of what the load generator said of failures
-	Said  int           `json:"said"`           // how often it said something
-	Chose string        `json:"chose,omitempty"`
-	Steps []renew.Done  `json:"steps,omitempty"`
+	Took  time.Duration
+	Gap   time.Duration // as whittle says: no new connection was answered
+	Slow  int           // requests under way when it was told to stop
+	Cut   int           // of these, not finished
+	Drain time.Duration // that these took after it was told to stop
+	Tool  []string      // the first of what the load generator said of failures
+	Said  int           // how often it said something
+	Chose renew.Strategy
+	Steps []renew.Done
 }
-
-// tail is how long the load goes on before and after.
-const tail = 700 * time.Millisecond
 
 // renewOnce under load, and count what the clients saw.
 func (b *bed) renewOnce(ctx context.Context, s *service, w way) (r round, err error) {
-	all := startClients(ctx, s.addr(), 4, s.request)
+	all := startClients(ctx, s)
 	tool := startTool(ctx, s)
-	time.Sleep(tail)
+	time.Sleep(b.tail)
 	var under slow
 	if s.slow != nil {
 		for range 3 {
-			under.begin(s.addr(), s.slow)
+			under.begin(ctx, s.target(), s.slow)
 		}
 	}
 	began := time.Now()
 	moved, err := b.replace(ctx, s, w, &r)
 	r.Took = time.Since(began)
-	time.Sleep(tail)
-	requests := all.end()
+	time.Sleep(b.tail)
 	ended := time.Now()
-	n, errs := under.end()
-	r.Slow, r.Cut = n, len(errs)
+	requests := all.end()
+	under.end()
+	r.Slow, r.Cut = under.n, len(under.errs)
+	if i := slices.IndexFunc(r.Steps, func(d renew.Done) bool { return d.Step == renew.StepStop }); i >= 0 && r.Slow > 0 {
+		r.Drain = max(0, under.last.Sub(r.Steps[i].At))
+	}
 	r.Tool = tool.end()
 	r.Said = len(r.Tool)
 	r.Tool = r.Tool[:min(r.Said, maxErrors)]
@@ -75,7 +81,7 @@ func (b *bed) renewOnce(ctx context.Context, s *service, w way) (r round, err er
 
 // replace what runs; when new connections began to wait or to go elsewhere.
 func (b *bed) replace(ctx context.Context, s *service, w way, r *round) (moved time.Time, err error) {
-	if w.name == "podman restart" {
+	if w.name == restart {
 		_, err := b.env.Run(ctx, "restart", "-t", "60", s.name)
 		return time.Time{}, err
 	}
@@ -95,7 +101,7 @@ func (b *bed) replace(ctx context.Context, s *service, w way, r *round) (moved t
 	if result.Outcome != renew.Renewed {
 		return time.Time{}, errors.New("whittle renew: " + result.Why)
 	}
-	r.Gap, r.Chose, r.Steps = result.Gap, string(result.Strategy), result.Steps
+	r.Gap, r.Chose, r.Steps = result.Gap, result.Strategy, result.Steps
 	at := slices.IndexFunc(result.Steps, func(d renew.Done) bool {
 		return (d.Step == renew.StepHold || d.Step == renew.StepTurn) && d.State == renew.Ended
 	})
@@ -105,19 +111,19 @@ func (b *bed) replace(ctx context.Context, s *service, w way, r *round) (moved t
 	return result.Steps[at].At.Add(result.Steps[at].Took), nil
 }
 
-// load by the service's own tool, again and again.
-type load struct {
+// generator is load by the service's own tool, again and again.
+type generator struct {
 	stop context.CancelFunc
 	said chan []string
 }
 
-func startTool(ctx context.Context, s *service) *load {
+func startTool(ctx context.Context, s *service) *generator {
 	ctx, stop := context.WithCancel(ctx)
-	l := &load{stop: stop, said: make(chan []string, 1)}
+	l := &generator{stop: stop, said: make(chan []string, 1)}
 	go func() {
 		var said []string
 		for ctx.Err() == nil {
-			args := s.tool(s.port, 2)
+			args := s.tool(s, 2)
 			out, _ := command(ctx, args[0], args[1:]...).CombinedOutput()
 			if ctx.Err() != nil && len(out) == 0 {
 				break
@@ -133,7 +139,7 @@ func startTool(ctx context.Context, s *service) *load {
 
 func args0(args []string) string { return args[0][strings.LastIndexByte(args[0], '/')+1:] }
 
-func (l *load) end() []string {
+func (l *generator) end() []string {
 	l.stop()
 	return <-l.said
 }

@@ -18,27 +18,31 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/testbed"
+	"github.com/whittle-sec/whittle/testbed/load"
 )
 
 // service that is renewed under load.
 type service struct {
-	name     string
+	network
+	kind     string
+	name     string // of its container, and of what else is made for it
 	about    string // in the report
 	packages testbed.Debian
 	files    []image.File
 	config   image.Config
 	port     string
 	mounts   []string // SOURCE:TARGET
-	request  ask
-	slow     ask // one that goes on for a second; nil: it drains nothing
+	request  func(worker int) load.Talk
+	slow     load.Talk // a request that goes on for a second; nil: it drains nothing
 	done     *counted
-	tool     func(port string, seconds int) []string // that loads it besides, with a connection for each request
-	failed   *regexp.Regexp                          // what the tool says of failures; the group is their number, if any
-	kept     func(ctx context.Context) error         // whether every acknowledged write is there
+	tool     func(s *service, seconds int) []string // that loads it besides, with a connection for each request
+	failed   *regexp.Regexp                         // what the tool says of failures; the group is their number, if any
+	kept     func(ctx context.Context) error        // whether every acknowledged write is there
 }
 
-func (s *service) addr() string  { return "127.0.0.1:" + s.port }
-func (s *service) image() string { return "localhost/" + s.name + ":renew" }
+func (s *service) target() load.Target { return load.Target{Addr: net.JoinHostPort(s.host, s.port)} }
+func (s *service) image() string       { return "localhost/" + s.name + ":renew" }
+func (s *service) data() string        { return s.name + "-data" }
 
 // bulky is what PostgreSQL has for compiling queries: most of its size, and not used for short ones.
 var bulky = regexp.MustCompile(`llvmjit|/bitcode/|libLLVM|libz3|^usr/lib/x86_64-linux-gnu/perl`)
@@ -66,39 +70,40 @@ func (b *bed) build(ctx context.Context, s *service) error {
 	return errors.Join(err, os.Remove(archive))
 }
 
-// services by the names that are asked for.
-func (b *bed) describe(ctx context.Context, names []string) (all []*service, err error) {
-	for _, name := range names {
-		make, ok := map[string]func(context.Context) (*service, error){
-			"nginx": b.nginx, "redis": b.redis, "postgres": b.postgres, "go": b.goServer,
-		}[name]
-		if !ok {
-			return nil, fmt.Errorf("no service %q", name)
-		}
-		s, err := make(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("make %s: %w", name, err)
-		}
-		all = append(all, s)
-	}
-	return all, nil
-}
-
-func (b *bed) nginx(context.Context) (*service, error) {
-	s := &service{
-		name: "nginx", about: "Debian's nginx, two workers, no volume; its slow request is limited to 1 s",
-		packages: testbed.Debian{Packages: []string{"nginx-light"}, Follow: regexp.MustCompile("nginx")},
-		request:  get("/", "nginx"), slow: get("/slow.bin", ""),
-		tool: func(port string, seconds int) []string {
-			return []string{"wrk", "-t1", "-c8", "-d" + strconv.Itoa(seconds), "-H", "Connection: close", "http://127.0.0.1:" + port + "/"}
-		},
-		failed: regexp.MustCompile(`Socket errors: (.*)|Non-2xx or 3xx responses: (\d+)`),
+// describe a service in a network, by its kind.
+func (b *bed) describe(ctx context.Context, kind string, n network) (*service, error) {
+	fill, ok := map[string]func(context.Context, *service) error{
+		"nginx": b.nginx, "redis": b.redis, "postgres": b.postgres, "go": b.goServer,
+	}[kind]
+	if !ok {
+		return nil, fmt.Errorf("no service %q", kind)
 	}
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	s.port = port
+	s := &service{network: n, kind: kind, name: kind + n.suffix, port: port}
+	if err := fill(ctx, s); err != nil {
+		return nil, fmt.Errorf("make %s: %w", kind, err)
+	}
+	return s, nil
+}
+
+// always the same request, whoever makes it.
+func always(t load.Talk) func(int) load.Talk { return func(int) load.Talk { return t } }
+
+func wrk(s *service, seconds int) []string {
+	return []string{"wrk", "-t1", "-c8", "-d" + strconv.Itoa(seconds), "-H", "Connection: close", "http://" + s.target().Addr + "/"}
+}
+
+// wrkFailed is what wrk says of failures.
+var wrkFailed = regexp.MustCompile(`Socket errors: (.*)|Non-2xx or 3xx responses: (\d+)`)
+
+func (b *bed) nginx(_ context.Context, s *service) error {
+	s.about = "Debian's nginx, two workers, no volume; its slow request is limited to 1 s"
+	s.packages = testbed.Debian{Packages: []string{"nginx-light"}, Follow: regexp.MustCompile("nginx")}
+	s.request, s.slow = always(get("/", "nginx")), get("/slow.bin", "")
+	s.tool, s.failed = wrk, wrkFailed
 	conf := fmt.Sprintf(`user www-data;
 worker_processes 2;
 daemon off;
@@ -108,45 +113,39 @@ events { worker_connections 512; }
 http {
 	access_log off;
 	server {
-		listen 127.0.0.1:%s;
+		listen %s:%s;
 		root /usr/share/nginx/html;
 		location /slow.bin { limit_rate 100k; }
 	}
 }
-`, port)
+`, s.listen, s.port)
 	s.files = []image.File{
 		image.Data("etc/nginx/renewal.conf", 0o644, []byte(conf)),
 		image.Data("usr/share/nginx/html/slow.bin", 0o644, make([]byte, 100<<10)),
 	}
 	s.config.Entrypoint = []string{"/usr/sbin/nginx", "-c", "/etc/nginx/renewal.conf"}
 	s.config.StopSignal = "SIGQUIT" // as nginx's own image has it: what is under way is finished
-	return s, nil
+	return nil
 }
 
-func (b *bed) redis(context.Context) (*service, error) {
-	s := &service{
-		name: "redis", about: "Debian's Redis with 100,000 keys in a volume, saved when it stops; every request increments a key",
-		packages: testbed.Debian{Packages: []string{"redis-server"}, Follow: regexp.MustCompile("^redis")},
-		done:     &counted{},
-		tool: func(port string, _ int) []string {
-			return []string{"redis-benchmark", "-p", port, "-k", "0", "-c", "4", "-n", "100000", "-q", "-t", "set"}
-		},
-		failed: regexp.MustCompile(`(?i)(error.*|could not connect.*)`),
+func (b *bed) redis(_ context.Context, s *service) error {
+	s.about = "Debian's Redis with 100,000 keys in a volume, saved when it stops; every request increments a key"
+	s.packages = testbed.Debian{Packages: []string{"redis-server"}, Follow: regexp.MustCompile("^redis")}
+	s.done = &counted{}
+	s.request = func(worker int) load.Talk { return increment(s.done, worker) }
+	s.tool = func(s *service, _ int) []string {
+		return []string{"redis-benchmark", "-h", s.host, "-p", s.port, "-k", "0", "-c", "4", "-n", "100000", "-q", "-t", "set"}
 	}
-	s.request = increment(s.done)
-	var err error
-	if s.port, err = freePort(); err != nil {
-		return nil, err
-	}
-	data := filepath.Join(b.dir, "redis-data")
+	s.failed = regexp.MustCompile(`(?i)(error.*|could not connect.*)`)
+	data := filepath.Join(b.dir, s.data())
 	if err := os.Mkdir(data, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	s.mounts = []string{data + ":/data"}
 	s.config.Entrypoint = []string{"/usr/bin/redis-server"}
-	s.config.Cmd = []string{"--port", s.port, "--bind", "127.0.0.1", "--dir", "/data", "--save", "3600 1"}
+	s.config.Cmd = []string{"--port", s.port, "--bind", s.listen, "--protected-mode", "no", "--dir", "/data", "--save", "3600 1"}
 	s.kept = func(ctx context.Context) error { return b.redisKept(ctx, s) }
-	return s, nil
+	return nil
 }
 
 // redisKept compares what each worker was told with what is there.
@@ -156,7 +155,7 @@ func (b *bed) redisKept(ctx context.Context, s *service) error {
 		if want == 0 {
 			continue
 		}
-		out, err := output(ctx, "redis-cli", "-p", s.port, "get", "worker:"+strconv.Itoa(worker))
+		out, err := output(ctx, "redis-cli", "-h", s.host, "-p", s.port, "get", "worker:"+strconv.Itoa(worker))
 		if err != nil {
 			return err
 		}
@@ -164,45 +163,40 @@ func (b *bed) redisKept(ctx context.Context, s *service) error {
 			return fmt.Errorf("worker %d was told of %d increments, there are %q", worker, want, strings.TrimSpace(out))
 		}
 	}
-	out, err := output(ctx, "redis-cli", "-p", s.port, "exists", "filler:1", "filler:99999")
+	out, err := output(ctx, "redis-cli", "-h", s.host, "-p", s.port, "exists", "filler:1", "filler:99999")
 	if err == nil && strings.TrimSpace(out) != "2" {
 		err = fmt.Errorf("the keys that were there before are gone: %q", out)
 	}
 	return err
 }
 
-func (b *bed) postgres(ctx context.Context) (*service, error) {
+func (b *bed) postgres(ctx context.Context, s *service) error {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if err != nil || len(found) == 0 {
-		return nil, errors.New("no PostgreSQL is installed: apt-get install postgresql")
+		return errors.New("no PostgreSQL is installed: apt-get install postgresql")
 	}
 	bin := filepath.Dir(found[len(found)-1])
-	s := &service{
-		name: "postgres", about: "Debian's PostgreSQL with pgbench's tables in a volume, stopped by SIGINT (fast); every request inserts a row and commits",
-		packages: testbed.Debian{
-			Packages: []string{"postgresql-" + filepath.Base(filepath.Dir(bin)), "tzdata", "dash"}, Follow: regexp.MustCompile("^libpq"),
-		},
-		done: &counted{},
-		tool: func(port string, seconds int) []string {
-			return []string{filepath.Join(bin, "pgbench"), "-n", "-C", "-S", "-c", "2", "-T", strconv.Itoa(seconds), "-h", "127.0.0.1", "-p", port, "-U", "postgres", "postgres"}
-		},
-		failed: regexp.MustCompile(`((?:pgbench: )?error: .*)`),
+	s.about = "Debian's PostgreSQL with pgbench's tables in a volume, stopped by SIGINT (fast); every request inserts a row and commits"
+	s.packages = testbed.Debian{
+		Packages: []string{"postgresql-" + filepath.Base(filepath.Dir(bin)), "tzdata", "dash"}, Follow: regexp.MustCompile("^libpq"),
 	}
-	s.request = insert(s.done)
+	s.done = &counted{}
+	s.request = func(worker int) load.Talk { return insert(s.done, worker) }
+	s.tool = func(s *service, seconds int) []string {
+		return []string{filepath.Join(bin, "pgbench"), "-n", "-C", "-S", "-c", "2", "-T", strconv.Itoa(seconds), "-h", s.host, "-p", s.port, "-U", "postgres", "postgres"}
+	}
+	s.failed = regexp.MustCompile(`((?:pgbench: )?error: .*)`)
 	s.config.Entrypoint = []string{filepath.Join(bin, "postgres")}
 	s.config.Cmd = []string{"-D", "/data"}
 	s.config.User = "postgres"
 	s.config.StopSignal = "SIGINT" // as PostgreSQL's own image has it
-	if s.port, err = freePort(); err != nil {
-		return nil, err
-	}
 	s.kept = func(ctx context.Context) error { return b.postgresKept(ctx, s) }
-	return s, b.makeData(ctx, s, bin)
+	return b.makeData(ctx, s, bin)
 }
 
 // makeData of PostgreSQL with its own initdb, which needs no running service.
 func (b *bed) makeData(ctx context.Context, s *service, bin string) error {
-	data := filepath.Join(b.dir, "postgres-data")
+	data := filepath.Join(b.dir, s.data())
 	owner, err := user.Lookup("postgres")
 	if err != nil {
 		return err
@@ -220,17 +214,23 @@ func (b *bed) makeData(ctx context.Context, s *service, bin string) error {
 		"-D", "/data", "-A", "trust", "--locale=C", "--encoding=UTF8", "--no-sync"); err != nil {
 		return err
 	}
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	return errors.Join(
+		appendTo(filepath.Join(data, "postgresql.conf"), "port = %s\nlisten_addresses = '%s'\nunix_socket_directories = '/tmp'\njit = off\n", s.port, s.listen),
+		appendTo(filepath.Join(data, "pg_hba.conf"), "host all all %s/32 trust\n", s.host))
+}
+
+func appendTo(name, format string, args ...any) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(conf, "port = %s\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '/tmp'\njit = off\n", s.port)
-	return errors.Join(err, conf.Close())
+	_, err = fmt.Fprintf(f, format, args...)
+	return errors.Join(err, f.Close())
 }
 
 func (b *bed) psql(ctx context.Context, s *service, query string) (string, error) {
 	out, err := output(ctx, filepath.Join(filepath.Dir(s.config.Entrypoint[0]), "psql"),
-		"-h", "127.0.0.1", "-p", s.port, "-U", "postgres", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query, "postgres")
+		"-h", s.host, "-p", s.port, "-U", "postgres", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query, "postgres")
 	return strings.TrimSpace(out), err
 }
 
@@ -251,36 +251,27 @@ func (b *bed) postgresKept(ctx context.Context, s *service) error {
 	return nil
 }
 
-func (b *bed) goServer(ctx context.Context) (*service, error) {
-	s := &service{
-		name: "go", about: "a Go HTTP service that shuts down gracefully, no volume; its slow request goes on for 1 s",
-		request: get("/", "go"), slow: get("/slow", "go"),
-		tool: func(port string, seconds int) []string {
-			return []string{"wrk", "-t1", "-c8", "-d" + strconv.Itoa(seconds), "-H", "Connection: close", "http://127.0.0.1:" + port + "/"}
-		},
-		failed: regexp.MustCompile(`Socket errors: (.*)|Non-2xx or 3xx responses: (\d+)`),
-	}
-	var err error
-	if s.port, err = freePort(); err != nil {
-		return nil, err
-	}
+func (b *bed) goServer(ctx context.Context, s *service) error {
+	s.about = "a Go HTTP service that shuts down gracefully, no volume; its slow request goes on for 1 s"
+	s.request, s.slow = always(get("/", "go")), get("/slow", "go")
+	s.tool, s.failed = wrk, wrkFailed
 	program := filepath.Join(b.dir, "goserver")
 	build := command(ctx, "go", "build", "-o", program, "github.com/whittle-sec/whittle/testbed/evalrenew/goserver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+		return fmt.Errorf("%w: %s", err, out)
 	}
 	f, err := image.Host(program, "usr/bin/goserver")
 	s.files = []image.File{f}
-	s.config.Entrypoint = []string{"/usr/bin/goserver", s.addr()}
-	return s, err
+	s.config.Entrypoint = []string{"/usr/bin/goserver", net.JoinHostPort(s.listen, s.port)}
+	return err
 }
 
 // seed the data of a service that runs.
 func (b *bed) seed(ctx context.Context, s *service) error {
-	switch s.name {
+	switch s.kind {
 	case "redis":
-		_, err := output(ctx, "redis-cli", "-p", s.port, "eval",
+		_, err := output(ctx, "redis-cli", "-h", s.host, "-p", s.port, "eval",
 			"for i = 1, 100000 do redis.call('set', 'filler:' .. i, i) end return 1", "0")
 		return err
 	case "postgres":
@@ -288,7 +279,7 @@ func (b *bed) seed(ctx context.Context, s *service) error {
 			return err
 		}
 		_, err := output(ctx, filepath.Join(filepath.Dir(s.config.Entrypoint[0]), "pgbench"),
-			"-i", "-q", "-s", "1", "-h", "127.0.0.1", "-p", s.port, "-U", "postgres", "postgres")
+			"-i", "-q", "-s", "1", "-h", s.host, "-p", s.port, "-U", "postgres", "postgres")
 		return err
 	}
 	return nil
@@ -306,15 +297,13 @@ func freePort() (string, error) {
 }
 
 // answers waits until a service does.
-func (s *service) answers(ctx context.Context, within time.Duration, quick ask) error {
+func (s *service) answers(ctx context.Context, talk load.Talk) error {
 	var last error
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		conn, err := net.DialTimeout("tcp", s.addr(), time.Second)
-		if err == nil {
-			err = errors.Join(conn.SetDeadline(time.Now().Add(5*time.Second)), quick(conn, 0))
-			conn.Close()
-		}
-		if last = err; err == nil || ctx.Err() != nil {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		once, cancel := context.WithTimeout(ctx, 5*time.Second)
+		last = s.target().Ask(once, talk)
+		cancel()
+		if last == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
