@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -70,6 +71,9 @@ func newInstance(ctx context.Context, s Service, o Options) (i *Instance, err er
 	i = &Instance{Service: s, ID: o.Name, runtime: o.Runtime, pidfd: -1}
 	if i.ID == "" {
 		i.ID = fmt.Sprintf("wsvc-%d-%d-%s", os.Getpid(), started.Add(1), s.Name)
+	}
+	if err := swept(); err != nil {
+		return nil, err
 	}
 	name := "runc"
 	if _, err := exec.LookPath(name); err != nil {
@@ -159,6 +163,10 @@ func (i *Instance) oci(ctx context.Context, args ...string) error {
 	_ = log.Chmod(0o666) // services that open /dev/stderr again are somebody else by then
 	cmd := i.keeper.enter(ctx, append(append(append([]string(nil), i.runtime...), "--root", filepath.Join(i.Dir, "state")), args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own: Ctrl-C is not for it, and what is cut off ends with all that it has started, so that nothing is made after
+	// it was removed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s %s: %w", i.runtime[0], args[0], err)
 	}

@@ -10,9 +10,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // keeper holds a mount and a network namespace, and cleans up. It ends when its stdin is closed, as happens when this
@@ -24,9 +29,25 @@ type keeper struct {
 	dir   string
 }
 
+// clear removes the cgroups of a container, and what runs in them. A runtime that is cut off has made them before it writes the
+// state by which it would remove them. A process of another pid namespace is read as 0, which is no process to kill.
+const clear = `
+clear() {
+	for c in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
+		for i in 1 2 3 4 5; do
+			[ -d "$c" ] || break
+			find "$c" -name cgroup.procs -exec cat {} + | grep -vx 0 | xargs -r kill -9
+			find "$c" -depth -type d -exec rmdir {} + && break
+			[ $i = 5 ] && left=1
+			sleep 0.2
+		done
+	done
+}
+`
+
 // keep is what it runs: $1 is the directory, $2 the container, $3 the runtime, $4 cgroup v2's mount where crun must not see that
 // it is a hybrid. A killed container's processes may be in the way of removing for a moment.
-const keep = `
+const keep = clear + `
 cd "$1" || exit 1
 ip link set lo up || exit 1
 if [ -n "$4" ]; then mount --bind /dev/null "$4/cgroup.controllers" || exit 1; fi
@@ -40,6 +61,7 @@ for i in 1 2 3 4 5; do
 	[ $i = 5 ] && left=1
 	sleep 0.2
 done
+clear "$2"
 cd / && umount "$1/rootfs" && rm -rf "$1" && exit $left
 `
 
@@ -95,3 +117,40 @@ func (k *keeper) end() error {
 	}
 	return err
 }
+
+// owned is what the name of a container says of the process that started it.
+var owned = regexp.MustCompile(`^wsvc-(\d+)-`)
+
+// sweep removes what is left of containers whose harness is no more, as when it was killed together with its keeper.
+func sweep() error {
+	var names []string
+	for _, pattern := range []string{"/sys/fs/cgroup/wsvc-*", "/sys/fs/cgroup/*/wsvc-*"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		names = append(names, found...)
+	}
+	done := map[string]bool{}
+	for _, name := range names {
+		id := filepath.Base(name)
+		m := owned.FindStringSubmatch(id)
+		if m == nil || done[id] {
+			continue
+		}
+		done[id] = true
+		owner, err := strconv.Atoi(m[1])
+		if err != nil || !errors.Is(unix.Kill(owner, 0), unix.ESRCH) {
+			continue
+		}
+		cmd := exec.Command("sh", "-c", clear+`left=0; clear "$1"; exit $left`, "sh", id)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("remove the cgroups of %s, whose harness has ended: %w: %s", id, err, tail(string(out)))
+		}
+	}
+	return nil
+}
+
+// swept before the first container.
+var swept = sync.OnceValue(sweep)

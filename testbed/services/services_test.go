@@ -188,6 +188,99 @@ func TestKilledHarness(t *testing.T) {
 	gone(t, dir, cmd.Process.Pid)
 }
 
+// hierarchy is one in which a test may make cgroups.
+func hierarchy(t *testing.T) string {
+	t.Helper()
+	for _, dir := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("no cgroups are mounted")
+	return ""
+}
+
+// A harness that is interrupted while a runtime makes a container leaves nothing behind, though no state tells of it.
+func TestInterruptedCreate(t *testing.T) {
+	need(t)
+	made := filepath.Join(t.TempDir(), "made")
+	script := fmt.Sprintf(`for id; do :; done; mkdir -p %[1]s/$id/child && setsid sleep 1000 & echo $! >%[1]s/$id/child/cgroup.procs; echo $! >%[2]s.pid; mv %[2]s.pid %[2]s; wait`,
+		hierarchy(t), made)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := services.Start(ctx, redis(), services.Options{Runtime: []string{"sh", "-c", "sleep 0.2; " + script, "runc"}})
+		done <- err
+	}()
+	if err := services.Eventually(t.Context(), 20*time.Second, func() error { _, err := os.Stat(made); return err }); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-done; err == nil || strings.Contains(err.Error(), "remove a container") {
+		t.Errorf("Start = %v, want that it was interrupted, and nothing of removing", err)
+	}
+	gone(t, made+".none", os.Getpid())
+	ended(t, made)
+}
+
+// ended tells whether the process whose number is in a file is no more.
+func ended(t *testing.T, name string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(text), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := services.Eventually(t.Context(), 10*time.Second, func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && !strings.Contains(string(stat), ") Z ") {
+			return fmt.Errorf("process %d lives", pid)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a harness has left that was killed with its keeper is removed by the next one; what a living one has is not.
+func TestSweep(t *testing.T) {
+	need(t)
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	left := fmt.Sprintf("%s/wsvc-%d-1-left", hierarchy(t), dead.Process.Pid)
+	living := fmt.Sprintf("%s/wsvc-%d-9999-living", hierarchy(t), os.Getpid())
+	for _, dir := range []string{left, left + "/child", living} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = os.Remove(living) })
+	sleeper := exec.Command("sleep", "1000")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sleeper.Process.Kill() })
+	if err := os.WriteFile(left+"/child/cgroup.procs", fmt.Append(nil, sleeper.Process.Pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := services.Sweep(); err != nil {
+		t.Error(err)
+	}
+	gone(t, left, dead.Process.Pid)
+	if err := sleeper.Wait(); err == nil {
+		t.Error("what ran in it has ended by itself")
+	}
+	if _, err := os.Stat(living); err != nil {
+		t.Errorf("the cgroup of a harness that lives: %v", err)
+	}
+}
+
 // gone tells whether nothing is left of an instance that a process started: neither its files nor its cgroups nor its mounts.
 func gone(t *testing.T, dir string, owner int) {
 	t.Helper()
