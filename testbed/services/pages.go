@@ -3,12 +3,9 @@
 package services
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -111,7 +108,7 @@ func phpFPM() Service {
 	}
 }
 
-// php runs the script by FastCGI (https://fastcgi-archives.github.io/FastCGI_Specification.html).
+// php runs the script.
 func (i *Instance) php(ctx context.Context, query, want string) error {
 	conn, err := i.Dial(ctx, "tcp", "127.0.0.1:9000")
 	if err != nil {
@@ -119,44 +116,15 @@ func (i *Instance) php(ctx context.Context, query, want string) error {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	var params, b bytes.Buffer
-	for name, value := range map[string]string{
+	out, err := FastCGI(conn, map[string]string{
 		"SCRIPT_FILENAME": "/srv/php/index.php", "SCRIPT_NAME": "/index.php", "REQUEST_METHOD": "GET", "QUERY_STRING": query,
 		"REQUEST_URI": "/?" + query, "SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1",
-	} {
-		params.Write([]byte{byte(len(name)), byte(len(value))})
-		params.WriteString(name + value)
+	})
+	if err != nil {
+		return fmt.Errorf("php: %w", err)
 	}
-	record := func(kind byte, content []byte) {
-		b.Write([]byte{1, kind, 0, 1, byte(len(content) >> 8), byte(len(content)), 0, 0})
-		b.Write(content)
-	}
-	const begin, parameters, stdin = 1, 4, 5
-	record(begin, []byte{0, 1, 0, 0, 0, 0, 0, 0}) // a responder; the connection is closed
-	record(parameters, params.Bytes())
-	record(parameters, nil)
-	record(stdin, nil)
-	if _, err := conn.Write(b.Bytes()); err != nil {
-		return err
-	}
-	var out strings.Builder
-	for {
-		var head [8]byte
-		if _, err := io.ReadFull(conn, head[:]); err != nil {
-			return fmt.Errorf("php: %w: %.500s", err, out.String())
-		}
-		content := make([]byte, int(binary.BigEndian.Uint16(head[4:]))+int(head[6]))
-		if _, err := io.ReadFull(conn, content); err != nil {
-			return err
-		}
-		const end = 3
-		if head[1] == end {
-			break
-		}
-		out.Write(content[:len(content)-int(head[6])])
-	}
-	if !strings.Contains(out.String(), want) {
-		return fmt.Errorf("php answers %.500q, want %q", out.String(), want)
+	if !strings.Contains(out, want) {
+		return fmt.Errorf("php answers %.500q, want %q", out, want)
 	}
 	return nil
 }
