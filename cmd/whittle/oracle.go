@@ -107,7 +107,7 @@ func catches(k oracle.Kind) string {
 		return "aborts at the memory errors that the build looks for"
 	case oracle.Valgrind:
 		return "aborts at invalid reads and writes of the heap, and at jumps that depend on unset memory"
-	case oracle.AuditPython, oracle.AuditNode:
+	case oracle.AuditPython, oracle.AuditNode, oracle.AuditPHP:
 		return "aborts when a script does what the audit hook forbids"
 	case oracle.Hardened:
 		return "aborts at corruptions that the allocator notices, which are some"

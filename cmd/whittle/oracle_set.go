@@ -38,6 +38,7 @@ is learned. Attacks that corrupt memory make it abort first.
   valgrind       the same image under valgrind, which must be in it; medium, and slow
   audit-python   the same image with an audit hook in the interpreter; medium, for what scripts do
   audit-node     the same image with a module that is loaded first; medium, for what scripts do
+  audit-php      the same image with a script that is run before every other; medium, for what scripts do
   hardened       the same image with a checking allocator; weak
 
 whittle oracle build-hints tells which of them suit an image. What is not given is production's. COMMAND and --entrypoint are

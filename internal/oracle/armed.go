@@ -4,6 +4,7 @@ package oracle
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -18,12 +19,15 @@ var shadows = []string{"7fff8000-", "7fff7000-", "1000000000-"}
 // thought, or an interpreter that was told to ignore its environment, would vouch for everything. maps are what
 // /proc/PID/maps has of one process of the service; files are the names in the reports directory.
 func (s Spec) Armed(maps io.Reader, files []string) error {
-	switch s.Kind {
-	case AuditPython, AuditNode:
+	if s.Kind.audits() {
 		for _, name := range files {
 			if strings.HasPrefix(name, "loaded.") {
 				return nil
 			}
+		}
+		if s.Kind == AuditPHP {
+			return errors.New("no script of the oracle was run with the audit hook: nobody has asked it yet, it is older than PHP 8.0, " +
+				"or other settings than the hook's count (auto_prepend_file, disable_functions, open_basedir, php -n)")
 		}
 		return fmt.Errorf("no process of the oracle loaded the audit hook: it is no %s, or ignores its environment", s.Kind)
 	}

@@ -56,7 +56,7 @@ int main(void) { FILE *f = fopen("/proc/self/maps", "r"); for (int c; (c = getc(
 		{Sanitizer, "plain", false}, {Sanitizer, "asan", true}, {Sanitizer, "static", true}, {Sanitizer, "hardened", false},
 		{Valgrind, "plain", false}, {Valgrind, "asan", false},
 		{Hardened, "plain", false}, {Hardened, "hardened", true},
-		{AuditPython, "asan", false}, {"", "asan", false},
+		{AuditPython, "asan", false}, {AuditPHP, "asan", false}, {"", "asan", false},
 	} {
 		if err := (Spec{Kind: tc.kind}).Armed(strings.NewReader(maps[tc.maps]), []string{"report.1"}); (err == nil) != tc.want {
 			t.Errorf("%s of %s: %v, want %v\n%s", tc.kind, tc.maps, err, tc.want, maps[tc.maps])

@@ -47,11 +47,13 @@ func (s Spec) Changes(p Production, dir string) (Start, error) {
 	case AuditPython:
 		start.Env["PYTHONPATH"] = joined(":", HookDir, env.get("PYTHONPATH"))
 		start.Env["WHITTLE_REPORTS"] = ReportDir
-		start.hook("sitecustomize.py", pythonHook, dir)
+		start.hook(dir, File{"sitecustomize.py", pythonHook})
 	case AuditNode:
 		start.Env["NODE_OPTIONS"] = joined(" ", "--require="+HookDir+"/whittle-audit.js", env.get("NODE_OPTIONS"))
 		start.Env["WHITTLE_REPORTS"] = ReportDir
-		start.hook("whittle-audit.js", nodeHook, dir)
+		start.hook(dir, File{"whittle-audit.js", nodeHook})
+	case AuditPHP:
+		auditPHP(&start, env, s.phpLeft(), dir)
 	}
 	return start, nil
 }
@@ -77,8 +79,11 @@ func (e environment) get(name string) string {
 	return e.before[name]
 }
 
-func (s *Start) hook(name string, content []byte, dir string) {
-	s.Files = []File{{Name: "hooks/" + name, Content: content}}
+// hook is what HookDir has.
+func (s *Start) hook(dir string, files ...File) {
+	for _, f := range files {
+		s.Files = append(s.Files, File{Name: "hooks/" + f.Name, Content: f.Content})
+	}
 	s.Mounts = append(s.Mounts, Mount{Source: path.Join(dir, "hooks"), Destination: HookDir, ReadOnly: true})
 }
 

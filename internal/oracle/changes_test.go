@@ -60,6 +60,18 @@ func TestChanges(t *testing.T) {
 			Mounts: []Mount{reports, hooks}, Files: []File{{Name: "hooks/whittle-audit.js", Content: nodeHook}},
 			Env: map[string]string{"NODE_OPTIONS": "--require=/run/whittle-hooks/whittle-audit.js", "WHITTLE_REPORTS": "/run/whittle-oracle"},
 		}},
+		{"php", Spec{Kind: AuditPHP, Env: map[string]string{"COLUMNS": "9", PHPLeave: "mail,FFI"}}, Start{
+			Mounts: []Mount{reports, hooks}, Files: []File{{"hooks/audit.php", phpHook}, {"hooks/audit.ini", phpSettings([]string{"mail", "FFI"})}},
+			Env: map[string]string{"PHP_INI_SCAN_DIR": ":/run/whittle-hooks", "COLUMNS": "9", "LINES": "50", PHPLeave: "mail,FFI"},
+		}},
+		{"php with settings of its own", Spec{Kind: AuditPHP, Env: map[string]string{"PHP_INI_SCAN_DIR": "/conf:"}}, Start{
+			Mounts: []Mount{reports, hooks}, Files: []File{{"hooks/audit.php", phpHook}, {"hooks/audit.ini", phpSettings(nil)}},
+			Env: map[string]string{"PHP_INI_SCAN_DIR": "/conf::/run/whittle-hooks", "COLUMNS": "80", "LINES": "50"},
+		}},
+		{"php without any", Spec{Kind: AuditPHP, Env: map[string]string{"PHP_INI_SCAN_DIR": ""}}, Start{
+			Mounts: []Mount{reports, hooks}, Files: []File{{"hooks/audit.php", phpHook}, {"hooks/audit.ini", phpSettings(nil)}},
+			Env: map[string]string{"PHP_INI_SCAN_DIR": "/run/whittle-hooks", "COLUMNS": "80", "LINES": "50"},
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			given := len(tc.spec.Env)
@@ -91,6 +103,7 @@ func TestSpecRefused(t *testing.T) {
 		"a preload of two":               {Kind: Hardened, Preload: "/a:/b"},
 		"a preload in the way":           {Kind: Valgrind, Preload: "/a"},
 		"backwards":                      {Kind: Valgrind, Quiet: -time.Second},
+		"an unknown function of PHP":     {Kind: AuditPHP, Env: map[string]string{PHPLeave: "mail,exec\""}},
 		"for ever":                       {Kind: Valgrind, Drain: maxWait + 1},
 	} {
 		if _, err := spec.Changes(Production{Argv: []string{"x"}}, "/d"); err == nil {
@@ -181,7 +194,7 @@ func TestHints(t *testing.T) {
 		{"Flask", ImageFacts{Entrypoint: []string{"/usr/bin/python3.11", "app.py"}}, []Kind{Sanitizer, Valgrind, AuditPython, Hardened}, "3.8 and later"},
 		{"Node", ImageFacts{Entrypoint: []string{"docker-entrypoint.sh", "node", "x.js"}, Scripts: []string{"/usr/bin/node"}},
 			[]Kind{Sanitizer, Valgrind, AuditNode, Hardened}, "is a script that starts the service"},
-		{"PHP", ImageFacts{Path: "/usr/sbin/php-fpm8.2", Libc: "glibc 2.36"}, []Kind{Sanitizer, Valgrind, Hardened}, "disable_functions"},
+		{"PHP", ImageFacts{Path: "/usr/sbin/php-fpm8.2", Libc: "glibc 2.36"}, []Kind{Sanitizer, Valgrind, AuditPHP, Hardened}, "WHITTLE_PHP_LEAVE"},
 		{"sanitized", ImageFacts{Path: "/a", Needs: []string{"libasan.so.8", "libc.so.6"}}, []Kind{Sanitizer, Valgrind, Hardened}, "is built with a sanitizer"},
 		{"nodes", ImageFacts{Path: "/usr/bin/node_exporter"}, []Kind{Sanitizer, Valgrind, Hardened}, "no Node"},
 		{"nonsense", ImageFacts{Libc: "glibc x\x1b", Entrypoint: []string{""}}, []Kind{Sanitizer, Valgrind}, "glibc x?"},

@@ -38,7 +38,7 @@ type Hint struct {
 
 // Hints for an image: the kinds that apply, the strongest first, then those that do not, then remarks.
 func Hints(f ImageFacts) []Hint {
-	hints := []Hint{f.sanitizer(), f.valgrind(), f.python(), f.node(), f.hardened()}
+	hints := []Hint{f.sanitizer(), f.valgrind(), f.python(), f.node(), f.php(), f.hardened()}
 	slices.SortStableFunc(hints, func(a, b Hint) int {
 		if a.Applies != b.Applies {
 			if a.Applies {
@@ -159,6 +159,16 @@ func (f ImageFacts) node() Hint {
 	return h
 }
 
+func (f ImageFacts) php() Hint {
+	h := Hint{Kind: AuditPHP, Strength: AuditPHP.Strength(), Applies: f.script("php", "php-fpm", "php-cgi", "apache2-foreground")}
+	h.Why = "no PHP was found"
+	if h.Applies {
+		h.Why = "sees every call that starts a program, sends mail or loads foreign code (8.0 and later, without -n), the service's own, too: " +
+			"what it needs is left to it by --env " + PHPLeave + "=mail,exec; not what PHP's extensions do by themselves"
+	}
+	return h
+}
+
 func (f ImageFacts) hardened() Hint {
 	h := Hint{Kind: Hardened, Strength: Hardened.Strength()}
 	switch {
@@ -193,10 +203,6 @@ func glibcHas(libc string, major, minor int) bool {
 }
 
 func (f ImageFacts) remarks() (out []Hint) {
-	if f.script("php", "php-fpm", "apache2") {
-		out = append(out, Hint{Why: "PHP has no audit hooks: disable_functions=exec,shell_exec,system,passthru,popen,proc_open,pcntl_exec in php.ini " +
-			"hardens it, and is no oracle, as nothing aborts where a script is not the image's"})
-	}
 	if f.Go {
 		out = append(out, Hint{Why: "for Go the panel of judges and learning from a test's load do more than an oracle could"})
 	}

@@ -41,7 +41,7 @@ func service(t *testing.T, files map[string]string) string {
 }
 
 // runAudited runs a command under a hook, and gives its output, its exit code and what was reported.
-func runAudited(t *testing.T, env []string, reports string, command ...string) (out string, code int, got []Report) {
+func runAudited(t *testing.T, env []string, reports string, command ...string) (out string, code int, _ []Report) {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), append(env, "WHITTLE_REPORTS="+reports, "PYTHONDONTWRITEBYTECODE=1")...)
@@ -50,7 +50,12 @@ func runAudited(t *testing.T, env []string, reports string, command ...string) (
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(reports, "report.*"))
+	return string(data), cmd.ProcessState.ExitCode(), reportsIn(t, reports)
+}
+
+func reportsIn(t *testing.T, dir string) (got []Report) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "report.*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +71,7 @@ func runAudited(t *testing.T, env []string, reports string, command ...string) (
 		f.Close()
 		got = append(got, r)
 	}
-	return string(data), cmd.ProcessState.ExitCode(), got
+	return got
 }
 
 const pythonService = `import collections, ctypes, dataclasses, multiprocessing, os, pickle, socket, subprocess, threading

@@ -16,10 +16,11 @@ const (
 	Hardened    Kind = "hardened"     // the same image with a checking allocator
 	AuditPython Kind = "audit-python" // the same image with an audit hook in the interpreter
 	AuditNode   Kind = "audit-node"   // the same image with a module that is loaded first
+	AuditPHP    Kind = "audit-php"    // the same image with a script that is run before every other
 )
 
 // Kinds in the order of what they are good for.
-var Kinds = [...]Kind{Sanitizer, Valgrind, AuditPython, AuditNode, Hardened}
+var Kinds = [...]Kind{Sanitizer, Valgrind, AuditPython, AuditNode, AuditPHP, Hardened}
 
 // Strength is how much it means that an oracle of the kind did not abort. The zero Strength vouches for nothing.
 type Strength int
@@ -53,7 +54,7 @@ func (k Kind) Strength() Strength {
 	switch k {
 	case Sanitizer:
 		return Strong
-	case Valgrind, AuditPython, AuditNode:
+	case Valgrind, AuditPython, AuditNode, AuditPHP:
 		return Medium
 	case Hardened:
 		return Weak
@@ -129,6 +130,9 @@ func (k Kind) Aborts(code int) bool {
 	}
 	return false
 }
+
+// audits reports whether the kind's hardening is a hook in an interpreter.
+func (k Kind) audits() bool { return k == AuditPython || k == AuditNode || k == AuditPHP }
 
 // Logs reports whether the kind's reports are in what the container logged, and not in files: glibc writes to stderr.
 func (k Kind) Logs() bool { return k == Hardened }

@@ -250,7 +250,7 @@ func audited(data []byte) (Report, bool) {
 	if json.Unmarshal(data, &line) != nil {
 		return Report{}, false
 	}
-	if kind := Kind(line.Whittle); kind != AuditPython && kind != AuditNode {
+	if !Kind(line.Whittle).audits() {
 		return Report{}, false
 	}
 	r := Report{Kind: line.Whittle, PID: number(strconv.Itoa(line.PID))}

@@ -34,6 +34,12 @@ func (s Spec) Validate() error {
 	if s.Preload != "" && (!strings.HasPrefix(s.Preload, "/") || strings.ContainsAny(s.Preload, ": ")) {
 		return fmt.Errorf("preload %q: not an absolute path without blanks and colons", workload.Printable(s.Preload, 64))
 	}
+	for _, name := range s.phpLeft() {
+		// One that is misspelt would leave nothing, and the service would be an attack.
+		if !slices.Contains(phpWatched, name) {
+			return fmt.Errorf("%s: %q is not one of %s", PHPLeave, workload.Printable(name, 64), strings.Join(phpWatched, ", "))
+		}
+	}
 	for name, wait := range map[string]time.Duration{"quiet": s.Quiet, "drain": s.Drain} {
 		if wait < 0 || wait > maxWait {
 			return fmt.Errorf("%s of %s: not within 0 and %s", name, wait, maxWait)
