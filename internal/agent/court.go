@@ -112,6 +112,11 @@ func (h *home) Quick(tid int, ip uint64, call syscalls.Call) (o judge.Origin, i 
 // Socket is origin.Gatherer's.
 func (h *home) Socket(tid int, fd uint64) judge.Socket { return h.base.Socket(tid, fd) }
 
+// Target is origin.Gatherer's.
+func (h *home) Target(tid int, call syscalls.Call, args [6]uint64) judge.Target {
+	return h.base.Target(tid, call, args)
+}
+
 // warm reads ahead about the programs of a container, so that no held call waits for it. One container at a time: an image
 // may hold many large files.
 func (m *model) warm(c *tracked) {

@@ -20,6 +20,15 @@ type rare struct {
 	args    []uint64
 }
 
+// evidence of the program's own call. Who is signalled is a process that it forked.
+func (r rare) evidence(t testing.TB, program string) Evidence {
+	e := imports(program, r.call)
+	if OfTarget(call(t, r.call)) {
+		e.Target = Descendant
+	}
+	return e
+}
+
 var runOrReload = []policy.Phase{policy.Run, policy.Reload}
 
 // optimus is Table 1 of Optimus (J. Cloud Computing 13:71, 2024).
@@ -83,7 +92,7 @@ func TestRareOperationsAreAccepted(t *testing.T) {
 		p := New(learned(t, r.service, r.without...), corpus())
 		for _, phase := range r.phases {
 			t.Run(r.service+"/"+r.name+"/"+r.call+"/"+phase.String(), func(t *testing.T) {
-				e := imports(strings.TrimSuffix(strings.TrimSuffix(r.role, ":0"), ":1"), r.call)
+				e := r.evidence(t, strings.TrimSuffix(strings.TrimSuffix(r.role, ":0"), ":1"))
 				d := p.Decide(asks(t, r.role, phase, r.call, r.args...), e)
 				if d.Verdict < Once {
 					t.Errorf("%s", strings.Join(d.Lines(), "\n"))
@@ -97,7 +106,7 @@ func TestRareOperationsAreAccepted(t *testing.T) {
 func TestTable1IsLearned(t *testing.T) {
 	for _, r := range optimus() {
 		p := New(learned(t, r.service, r.without...), corpus())
-		d := p.Decide(asks(t, r.role, policy.Reload, r.call, r.args...), imports("/usr/sbin/x", r.call))
+		d := p.Decide(asks(t, r.role, policy.Reload, r.call, r.args...), r.evidence(t, "/usr/sbin/x"))
 		if d.Verdict != Learn && !strings.HasSuffix(r.call, "kill") {
 			t.Errorf("%s %s: %s", r.service, r.call, strings.Join(d.Lines(), "\n"))
 		}
@@ -110,7 +119,7 @@ func TestOneReplicaDoesNotTeachTheOthers(t *testing.T) {
 	for _, r := range append(optimus(), others()...) {
 		p := New(learned(t, r.service, r.without...), corpus())
 		for _, phase := range policy.Phases {
-			q, e := asks(t, r.role, phase, r.call, r.args...), imports("/usr/sbin/x", r.call)
+			q, e := asks(t, r.role, phase, r.call, r.args...), r.evidence(t, "/usr/sbin/x")
 			alone := p.Decide(q, e)
 			if alone.Verdict != Learn {
 				continue

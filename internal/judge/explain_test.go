@@ -20,6 +20,8 @@ var update = flag.Bool("update", false, "write testdata anew")
 func TestExplain(t *testing.T) {
 	injected := imports("/usr/sbin/nginx", "unlink")
 	injected.Origin = Origin{Class: Anonymous}
+	ofItsOwn := imports("/usr/sbin/nginx", "kill")
+	ofItsOwn.Target = Descendant
 	kill := New(learned(t, "nginx", "kill"), corpus())
 	purge := New(learned(t, "nginx", "unlink"), corpus())
 	cases := []struct {
@@ -27,7 +29,7 @@ func TestExplain(t *testing.T) {
 		q Question
 		e Evidence
 	}{
-		{kill, asks(t, nginxMaster, policy.Reload, "kill", 77, 3), imports("/usr/sbin/nginx", "kill")},
+		{kill, asks(t, nginxMaster, policy.Reload, "kill", 77, 3), ofItsOwn},
 		{kill, asks(t, nginxWorker, policy.Run, "kill", 1, 9), imports("/usr/sbin/nginx", "kill")},
 		{purge, asks(t, nginxWorker, policy.Run, "unlink", 0x7fff1000), imports("/usr/sbin/nginx", "unlink")},
 		{purge, asks(t, nginxWorker, policy.Run, "unlink", 0x7fff1000), injected},
@@ -57,8 +59,8 @@ func TestExplain(t *testing.T) {
 
 // TestChangedIsTrue: what is said to change the verdict does.
 func TestChangedIsTrue(t *testing.T) {
-	policies := learned(t, "nginx", "kill")
-	q := asks(t, nginxMaster, policy.Run, "kill", 77, 3)
+	policies := learned(t, "nginx", "splice")
+	q := asks(t, nginxMaster, policy.Run, "splice")
 	e := Evidence{Origin: image}
 	said := New(policies, nil).Decide(q, e).Changed
 	says := func(begins, outcome string) bool {
@@ -69,7 +71,7 @@ func TestChangedIsTrue(t *testing.T) {
 		begins string
 		now    Verdict
 	}{
-		{"if the program or one of its libraries", try(imports("/usr/sbin/nginx", "kill"), nil)},
+		{"if the program or one of its libraries", try(imports("/usr/sbin/nginx", "splice"), nil)},
 		{"if a strong rule", try(e, certain{})},
 		{"if most of the other replicas", try(Evidence{Origin: image, Fleet: Fleet{3, 3}}, nil)},
 	} {
@@ -77,10 +79,13 @@ func TestChangedIsTrue(t *testing.T) {
 			t.Errorf("%q is not as it turns out, %v: %q", test.begins, test.now, said)
 		}
 	}
-	if !slices.Contains(said, "if a person allowed it: whittle policy allow "+policies.Workload.Name()+" kill") {
+	if !slices.Contains(said, "if a person allowed it: whittle policy allow "+policies.Workload.Name()+" splice") {
 		t.Errorf("the command is missing: %q", said)
 	}
-	accepted := New(policies, corpus()).Decide(q, imports("/usr/sbin/nginx", "kill"))
+	kill := asks(t, nginxMaster, policy.Run, "kill", 77, 3)
+	child := imports("/usr/sbin/nginx", "kill")
+	child.Target = Descendant
+	accepted := New(learned(t, "nginx", "kill"), corpus()).Decide(kill, child)
 	if !slices.Contains(accepted.Changed, "without what import says, a person would be asked") {
 		t.Errorf("accepted: %q", accepted.Changed)
 	}

@@ -44,6 +44,7 @@ type Evidence struct {
 	Import Import `json:"import"`
 	Fleet  Fleet  `json:"fleet"`
 	Socket Socket `json:"socket,omitempty"` // see OfSocket
+	Target Target `json:"target,omitempty"` // see OfTarget
 }
 
 // Class of the memory that a system call's instruction lies in.

@@ -177,7 +177,7 @@ func TestRisk(t *testing.T) {
 		{"rights", "redis", asks(t, redisServer, policy.Run, "setuid"), Grave},
 		{"a fork", "redis", asks(t, redisServer, policy.Run, "clone", 17), Sensitive},
 		{"a thread", "redis", asks(t, redisServer, policy.Run, "clone", 0x3d0f00), Ordinary},
-		{"a signal", "nginx", asks(t, nginxMaster, policy.Run, "kill", 7, 9), Sensitive},
+		{"a signal", "nginx", asks(t, nginxMaster, policy.Run, "kill", 7, 9), Grave},
 		{"a signal to everybody", "nginx", asks(t, nginxMaster, policy.Run, "kill", 0xffffffffffffffff, 9), Grave},
 		{"no signal at all", "nginx", asks(t, nginxMaster, policy.Run, "kill", 7, 0), Ordinary},
 		{"the network, by who serves it", "redis", asks(t, redisServer, policy.Run, "connect"), Sensitive},

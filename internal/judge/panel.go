@@ -112,9 +112,10 @@ func (p *Panel) Decide(q Question, e Evidence) Decision {
 	}
 	d := decide(votes, asked)
 	d.Changed = p.changed(h, d, asked)
-	if e.Socket != NoSocket && d.Verdict < Learn {
-		// What is known of the socket makes the call one to look at each time. Where it would be learned without that, it is.
-		e.Socket = NoSocket
+	if (e.Socket != NoSocket || e.Target != NoTarget) && d.Verdict < Learn {
+		// What is known of a socket or a target makes the call one to look at each time. Where it would be learned without
+		// that, it is.
+		e.Socket, e.Target = NoSocket, NoTarget
 		if blind := p.Decide(q, e); blind.Verdict > d.Verdict {
 			return blind
 		}

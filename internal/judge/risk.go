@@ -71,6 +71,10 @@ func (p *Panel) level(h *hearing) risk {
 	r := risk{level: Harmless, why: "behind no known vulnerability, and not critical"}
 	if class := plan.Critical(call); class != "" {
 		r.level, r.why, r.network = h.classLevel(call, class), class, class == reachesOut
+		if class == signals {
+			r.level, r.why = h.signalling()
+			r.byArgs = h.e.Target != NoTarget
+		}
 	}
 	if why := mischief[call.String()]; why != "" {
 		r.level, r.why = Sensitive, why
@@ -126,7 +130,7 @@ var knownCalls = sync.OnceValue(func() map[syscalls.ABI]syscalls.Set {
 
 func (h *hearing) classLevel(call syscalls.Call, class string) Level {
 	switch {
-	case class == startsProcesses || class == signals:
+	case class == startsProcesses:
 		return Sensitive
 	case class == reachesOut && !backdoors[call.String()]:
 		return h.reaching()

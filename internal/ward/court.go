@@ -51,6 +51,11 @@ type SocketGatherer interface {
 	Socket(tid int, fd uint64) judge.Socket
 }
 
+// TargetGatherer also tells whom a thread's call signals, for which it reads about each process between the two.
+type TargetGatherer interface {
+	Target(tid int, call syscalls.Call, args [6]uint64) judge.Target
+}
+
 // A refusal is repeated without asking the panel again for so long: a flood must cost little. What would be allowed is never
 // remembered here: the memory that an instruction lies in can change.
 const (
@@ -120,6 +125,9 @@ func (c *Court) quick(h supervise.Held) (e judge.Evidence, ok bool) {
 		e.Origin, e.Import = c.Evidence.Both(h.TID, h.IP, h.Call)
 		return e, true
 	}
+	if judge.OfTarget(h.Call) {
+		return e, false
+	}
 	e.Origin, e.Import, ok = quick.Quick(h.TID, h.IP, h.Call)
 	return e, ok
 }
@@ -141,6 +149,9 @@ func (w *Ward) decideAside(x hearing) {
 func (w *Ward) decide(x hearing, e judge.Evidence, waits func(supervise.Held) bool) supervise.Verdict {
 	if s, ok := w.court.Evidence.(SocketGatherer); ok && judge.OfSocket(x.held.Call) {
 		e.Socket = s.Socket(x.held.TID, x.held.Args[0])
+	}
+	if s, ok := w.court.Evidence.(TargetGatherer); ok && judge.OfTarget(x.held.Call) {
+		e.Target = s.Target(x.held.TID, x.held.Call, x.held.Args)
 	}
 	if !waits(x.held) {
 		// What was read may be about another thread by now; nobody waits for this answer, and it is counted nowhere.
