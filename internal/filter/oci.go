@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -54,13 +55,21 @@ func OCI(r *Rules) (*specs.LinuxSeccomp, error) {
 			groups[outcome.action] = append(groups[outcome.action], name)
 			continue
 		}
-		entries, err := entries(name, outcome)
+		entries, err := entriesOf(name, outcome.action, outcome.rules)
 		if err != nil {
 			return nil, err
 		}
 		constrained = append(constrained, entries...)
 		// What does not match an entry falls to the default, and libseccomp refuses an entry without arguments beside
-		// one with them. So a constrained call that is to give EPERM gives ENOSYS.
+		// one with them. So a constrained call that is to give EPERM gives ENOSYS; and one that is to be held with other
+		// arguments is, where these can be listed.
+		if others := outcome.others(); len(others) > 0 {
+			held, err := entriesOf(name, Notify, [][]policy.ArgRule{others})
+			if err != nil {
+				return nil, err
+			}
+			constrained = append(constrained, held...)
+		}
 	}
 	// What is allowed first: it is what people read.
 	for _, action := range slices.SortedFunc(maps.Keys(groups), func(a, b Action) int { return cmp.Compare(b, a) }) {
@@ -92,6 +101,7 @@ func (r *Rules) names() []string {
 type outcome struct {
 	action Action
 	rules  [][]policy.ArgRule
+	asks   bool // with other arguments it is held
 }
 
 func (r *Rules) joined(name string) (o outcome) {
@@ -105,7 +115,7 @@ func (r *Rules) joined(name string) (o outcome) {
 		c, checked := t.Checks[nr]
 		switch {
 		case checked && (o.rules != nil || o.action < action):
-			o = outcome{action, append(o.rules, c.Rules)}
+			o = outcome{action, append(o.rules, c.Rules), action == Allow && c.Else == Notify}
 		case !checked && action >= o.action && !(action < Notify && o.rules != nil):
 			o = outcome{action: action}
 		}
@@ -113,10 +123,35 @@ func (r *Rules) joined(name string) (o outcome) {
 	return o
 }
 
-// entries is the product of a call's alternatives: each entry has one value for each index.
-func entries(name string, o outcome) ([]specs.LinuxSyscall, error) {
+// maxListed bits of a mask, all of whose values are listed to hold a call with those that the rules do not have.
+const maxListed = 4
+
+// others are the rules for the arguments with which a call is held: there are some if all rules test the same few bits of one
+// argument.
+func (o outcome) others() (out []policy.ArgRule) {
+	all := slices.Concat(o.rules...)
+	if !o.asks || len(all) == 0 || bits.OnesCount64(all[0].Mask) > maxListed {
+		return nil
+	}
+	index, mask := all[0].Index, all[0].Mask
+	if slices.ContainsFunc(all, func(r policy.ArgRule) bool { return r.Index != index || r.Mask != mask }) {
+		return nil
+	}
+	for value := mask; ; value = (value - 1) & mask {
+		rule := policy.ArgRule{Index: index, Mask: mask, Value: value}
+		if !slices.Contains(all, rule) {
+			out = append(out, rule)
+		}
+		if value == 0 {
+			return out
+		}
+	}
+}
+
+// entriesOf a call are the product of its alternatives: each entry has one value for each index.
+func entriesOf(name string, action Action, lists [][]policy.ArgRule) ([]specs.LinuxSyscall, error) {
 	var all []specs.LinuxSyscall
-	for _, rules := range o.rules {
+	for _, rules := range lists {
 		product := [][]specs.LinuxSeccompArg{nil}
 		for _, index := range indexes(rules) {
 			alternatives := args(rules, index)
@@ -136,7 +171,7 @@ func entries(name string, o outcome) ([]specs.LinuxSyscall, error) {
 			product = longer
 		}
 		for _, p := range product {
-			entry, err := ociEntry([]string{name}, o.action, p)
+			entry, err := ociEntry([]string{name}, action, p)
 			if err != nil {
 				return nil, err
 			}

@@ -93,7 +93,7 @@ func libseccomp(t *testing.T, tool string, level int, t64 *Table) []bpf.RawInstr
 // combinations are alternatives of which each is an AND over arguments.
 func combinations(t *testing.T, action Action, c Check) (out [][]policy.ArgRule) {
 	t.Helper()
-	list, err := entries("call", outcome{action, [][]policy.ArgRule{c.Rules}})
+	list, err := entriesOf("call", action, [][]policy.ArgRule{c.Rules})
 	if err != nil {
 		t.Fatal(err)
 	}

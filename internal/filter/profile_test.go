@@ -308,3 +308,51 @@ func TestDefaultProfile(t *testing.T) {
 		t.Errorf("the small policy: %+v", a)
 	}
 }
+
+// What an open call asks about with other arguments, it asks about through an engine's profile too, where these can be listed.
+func TestOCIHoldsOtherArguments(t *testing.T) {
+	rule := func(mask uint64, values ...uint64) (rules []policy.ArgRule) {
+		for _, v := range values {
+			rules = append(rules, policy.ArgRule{Index: 2, Mask: mask, Value: v})
+		}
+		return rules
+	}
+	tests := []struct {
+		name  string
+		check Check
+		held  []uint64 // values of the argument under the mask
+	}{
+		{"few bits", Check{Rules: rule(6, 0, 2, 4), Else: Notify}, []uint64{6}},
+		{"all of its values", Check{Rules: rule(6, 0, 2, 4, 6), Else: Notify}, nil},
+		{"many bits", Check{Rules: rule(anyBit, 1), Else: Notify}, nil},
+		{"two masks", Check{Rules: append(rule(6, 0), rule(1, 0)...), Else: Notify}, nil},
+		{"refused with others", Check{Rules: rule(6, 0, 2, 4), Else: Errno(uint16(policy.EPERM))}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			table := &Table{Checks: map[uint32]Check{9: tt.check}, Beyond: Errno(enosys)}
+			for nr := range table.Actions {
+				table.Actions[nr] = Errno(enosys)
+			}
+			table.Actions[9] = Allow // mmap
+			profile, err := OCI(&Rules{Tables: map[syscalls.ABI]*Table{syscalls.X86_64: table}, Foreign: Errno(enosys)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var held []uint64
+			allowed := 0
+			for _, entry := range profile.Syscalls {
+				switch {
+				case !slices.Equal(entry.Names, []string{"mmap"}):
+				case entry.Action == specs.ActNotify:
+					held = append(held, entry.Args[0].ValueTwo)
+				case entry.Action == specs.ActAllow:
+					allowed++
+				}
+			}
+			if diff := cmp.Diff(tt.held, held); diff != "" || allowed != len(tt.check.Rules) {
+				t.Errorf("%d entries allow it, want %d; what is held differs\n%s", allowed, len(tt.check.Rules), diff)
+			}
+		})
+	}
+}

@@ -42,7 +42,13 @@ const all = ^uint64(0)
 // cloneNamespaces are CLONE_NEWTIME … CLONE_NEWNET of sched.h.
 const cloneNamespaces = 0x7E020080
 
+// writeExecute are PROT_WRITE and PROT_EXEC: of the rights of new memory these two together tell code that is made from
+// code that is read. Of i386's mmap, whose arguments are in memory, the value says nothing.
+const writeExecute = 0x6
+
 var recordedArgs = []recordedArg{
+	{"mmap", 2, writeExecute},
+	{"mmap2", 2, writeExecute},
 	{"socket", 0, all},
 	{"clone", 0, cloneNamespaces},
 	{"unshare", 0, all},

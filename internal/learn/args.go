@@ -3,6 +3,7 @@
 package learn
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/whittle-sec/whittle/internal/observe"
@@ -22,23 +23,38 @@ const (
 type constraint struct {
 	index uint8
 	mask  uint64
+	// everyday values are allowed whether or not they were seen. Where all values are, there is nothing to limit.
+	everyday []uint64
 }
 
+// newMemory limits the maker of memory that can be written and executed at once to who was seen to make some: compilers at
+// run time. All other rights are everyday: an allocator and a loader ask for them at any time, and so does a container
+// runtime before anybody can be asked.
+var newMemory = constraint{index: 2, mask: protWrite | protExec, everyday: []uint64{0, protWrite, protExec}}
+
+const (
+	protWrite = 0x2
+	protExec  = 0x4
+)
+
 // constrained are the calls whose argument is limited to the values that were seen, by name, as the numbers differ between
-// ABIs. All of them are rare, so that the kernel's bitmap of calls answered without a look at arguments is not missed.
+// ABIs. All but mmap are rare, so that the kernel's bitmap of calls answered without a look at arguments is not missed; a new
+// mapping costs the kernel fifty times what the look does.
 //
 // prctl is not among them: its option says more about the version of libc and the age of a thread (PR_SET_NAME, PR_SET_VMA)
 // than about the service, and late threads bring options that booting did not show. clone3 has its flags in memory, which
 // no filter can read.
 var constrained = map[string]constraint{
-	"socket":      {0, lower32}, // domain: packet, netlink, vsock and the like have had many bugs
-	"clone":       {0, namespaceFlags},
-	"unshare":     {0, lower32},
-	"setns":       {1, lower32},
-	"personality": {0, lower32},
-	"keyctl":      {0, lower32},
-	"bpf":         {0, lower32},
-	"ptrace":      {0, lower32},
+	"socket":      {index: 0, mask: lower32}, // domain: packet, netlink, vsock and the like have had many bugs
+	"clone":       {index: 0, mask: namespaceFlags},
+	"unshare":     {index: 0, mask: lower32},
+	"setns":       {index: 1, mask: lower32},
+	"personality": {index: 0, mask: lower32},
+	"keyctl":      {index: 0, mask: lower32},
+	"bpf":         {index: 0, mask: lower32},
+	"ptrace":      {index: 0, mask: lower32},
+	"mmap":        newMemory,
+	"mmap2":       newMemory,
 }
 
 // maxValues is how many values of an argument make a rule; more say that the argument is not what tells uses apart.
@@ -55,13 +71,29 @@ func proposeArgs(p *policy.Policy, t observe.Trace) {
 		if incomplete[call] || len(vs) > maxValues {
 			continue
 		}
-		c := constrained[call.String()]
+		c, _ := constraintOf(call)
+		vs = append(vs, c.everyday...)
+		slices.Sort(vs)
+		vs = slices.Compact(vs)
+		if len(vs) == 1<<bits.OnesCount64(c.mask) {
+			continue
+		}
 		rules := make([]policy.ArgRule, len(vs))
 		for i, v := range vs {
 			rules[i] = policy.ArgRule{Index: c.index, Mask: c.mask, Value: v}
 		}
 		p.ABIs[call.ABI].Args[call.Nr] = rules
 	}
+}
+
+// constraintOf a call. i386's mmap has its arguments in memory.
+func constraintOf(call syscalls.Call) (c constraint, ok bool) {
+	name := call.String()
+	if call.ABI == syscalls.I386 && name == "mmap" {
+		return c, false
+	}
+	c, ok = constrained[name]
+	return c, ok
 }
 
 // argValues are the sorted distinct values by call, and the calls that some cell made without a value having been recorded
@@ -74,7 +106,7 @@ func argValues(t observe.Trace) (values map[syscalls.Call][]uint64, incomplete m
 	values, incomplete = map[syscalls.Call][]uint64{}, map[syscalls.Call]bool{}
 	recorded := map[made]bool{}
 	for _, arg := range t.Args {
-		c, ok := constrained[arg.Call.String()]
+		c, ok := constraintOf(arg.Call)
 		if !ok || arg.Index != c.index {
 			continue
 		}
@@ -87,7 +119,7 @@ func argValues(t observe.Trace) (values map[syscalls.Call][]uint64, incomplete m
 	seen := map[syscalls.Call]bool{}
 	for i, cell := range t.Cells {
 		for _, s := range cell.Calls {
-			if _, ok := constrained[s.Call.String()]; !ok {
+			if _, ok := constraintOf(s.Call); !ok {
 				continue
 			}
 			seen[s.Call] = true

@@ -55,7 +55,7 @@ var critical = map[string]string{
 	"kill": signals, "tkill": signals, "tgkill": signals, "pidfd_send_signal": signals,
 	"rt_sigqueueinfo": signals, "rt_tgsigqueueinfo": signals,
 
-	// mmap can too, but every allocator needs it at any time, and what is learned does not tell the uses apart.
+	// mmap can too, but every allocator needs it at any time: its rules tell that use apart.
 	"mprotect": makesCode, "pkey_mprotect": makesCode,
 
 	"bpf": reachesKernel, "perf_event_open": reachesKernel, "userfaultfd": reachesKernel, "io_uring_setup": reachesKernel,
@@ -102,6 +102,9 @@ var starting = []string{
 	"fcntl", "fcntl64", // to send its output elsewhere
 }
 
+// newMemory are the calls that map memory.
+var newMemory = []string{"mmap", "mmap2"}
+
 // classes of one ABI.
 type classes struct {
 	known    syscalls.Set
@@ -111,6 +114,7 @@ type classes struct {
 	waits    syscalls.Set
 	chance   syscalls.Set
 	starting syscalls.Set
+	maps     syscalls.Set
 	multi    syscalls.Set
 	own      syscalls.Set // the kernel's
 }
@@ -123,7 +127,7 @@ var allClasses = sync.OnceValue(func() map[syscalls.ABI]*classes {
 	for _, abi := range syscalls.ABIs {
 		c := &classes{
 			known: syscalls.Known(abi), gated: cve.Gated(abi), own: syscalls.KernelOwn(abi),
-			waits: numbers(abi, waits), chance: numbers(abi, chance), starting: numbers(abi, starting),
+			waits: numbers(abi, waits), chance: numbers(abi, chance), starting: numbers(abi, starting), maps: numbers(abi, newMemory),
 			multi: numbers(abi, multiplexers),
 		}
 		for name := range critical {

@@ -99,11 +99,11 @@ func (pl *placer) decideService(nr uint32, e Entry) (Place, string) {
 	switch {
 	case ruled && c.critical.Has(nr):
 		return Held, critical[syscalls.Name(pl.abi, nr)] + ", with some arguments only" + pl.when(nr)
+	case pl.atAnyTime(nr):
+		return Open, "harmless, and nobody can say when a thread will need it"
 	case ruled:
 		// Its arguments cost nothing to look at where it is held, and the kernel's bitmap where it is not.
 		return Held, "only some arguments are allowed, and it is rare" + pl.when(nr)
-	case pl.atAnyTime(nr):
-		return Open, "harmless, and nobody can say when a thread will need it"
 	case c.waits.Has(nr) && pl.runs.Has(nr):
 		return Open, "threads sleep in it while the service runs"
 	case c.critical.Has(nr):

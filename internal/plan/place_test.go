@@ -5,6 +5,7 @@ package plan
 import (
 	"testing"
 
+	"github.com/whittle-sec/whittle/internal/filter"
 	"github.com/whittle-sec/whittle/internal/observe"
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
@@ -49,5 +50,42 @@ func TestDeniedWhileLearned(t *testing.T) {
 	}
 	if e := pl.tables[syscalls.X86_64].entries[number("statx")]; e.Place == Shut {
 		t.Errorf("statx is shut: %s", e.Why)
+	}
+}
+
+// Memory that can be written and executed is asked about where nobody was seen to map any, and no other mapping is.
+func TestWritableCode(t *testing.T) {
+	mmap := syscalls.Call{ABI: syscalls.X86_64, Nr: 9}
+	var run syscalls.Set
+	run.Add(mmap.Nr)
+	var rules []policy.ArgRule
+	for _, rights := range []uint64{0, 2, 4} {
+		rules = append(rules, policy.ArgRule{Index: 2, Mask: 6, Value: rights})
+	}
+	for _, limited := range []bool{true, false} {
+		calls := &policy.Calls{Phases: map[policy.Phase]syscalls.Set{policy.Run: run}, Args: map[uint32][]policy.ArgRule{}}
+		if limited {
+			calls.Args[mmap.Nr] = rules
+		}
+		pl := Make(policy.Policy{ABIs: map[syscalls.ABI]*policy.Calls{mmap.ABI: calls}}, Default())
+		for rights := range uint64(8) {
+			args := [6]uint64{2: rights}
+			want, answer := filter.Allow, policy.Allow
+			if limited && rights&6 == 6 {
+				want, answer = filter.Notify, policy.Refuse
+			}
+			for _, rules := range []*filter.Rules{pl.Booting(), pl.Running()} {
+				if got := rules.Decide(data(mmap, args)); got != want {
+					t.Errorf("limited %v, rights %d: the filter says %v, want %v", limited, rights, got, want)
+				}
+			}
+			got := pl.Answer(Asker{Lane: observe.LaneService, Phase: policy.Boot}, mmap, args)
+			if got.Action != answer || got.Arguments != (answer == policy.Refuse) {
+				t.Errorf("limited %v, rights %d: %+v", limited, rights, got)
+			}
+			if got := pl.Answer(Asker{Lane: observe.LaneExec}, mmap, args); got.Action != policy.Allow {
+				t.Errorf("limited %v, rights %d, by exec: %+v", limited, rights, got)
+			}
+		}
 	}
 }
