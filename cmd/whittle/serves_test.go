@@ -61,6 +61,17 @@ func (f *answers) answer(question any) error {
 
 func (f *answers) Status(context.Context) (api.Status, error) { return f.Stat, nil }
 
+func (f *answers) Workloads(context.Context) (all []api.Summary, err error) {
+	for id, p := range f.Policies {
+		w := api.Summary{ID: id}
+		for _, calls := range p.ABIs {
+			w.Quarantined += len(calls.Quarantined)
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
 func (f *answers) PolicyVersion(_ context.Context, ref string, _ int) (policy.Policy, error) {
 	p, ok := f.Policies[ref]
 	if !ok {

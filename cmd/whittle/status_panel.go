@@ -26,25 +26,20 @@ func pageOf(ctx context.Context, client *api.Client, s api.Status) (statusPage, 
 		return page, err
 	}
 	page.Waiting = len(waiting)
+	shown := map[string]bool{}
 	for _, c := range s.Containers {
-		if _, known := page.Quarantined[c.WorkloadID]; known || c.WorkloadID == "" {
-			continue
-		}
-		p, err := client.Policy(ctx, c.WorkloadID)
-		if err != nil && !errors.Is(err, api.ErrNotFound) {
-			return page, err
-		}
-		page.Quarantined[c.WorkloadID] = 0
-		for _, calls := range p.ABIs {
-			page.Quarantined[c.WorkloadID] += len(calls.Quarantined)
+		shown[c.WorkloadID] = true
+	}
+	if len(shown) == 0 {
+		return page, nil
+	}
+	all, err := client.Workloads(ctx)
+	for _, w := range all {
+		if shown[w.ID] && w.Quarantined > 0 {
+			page.Quarantined[w.ID] = w.Quarantined
 		}
 	}
-	for id, n := range page.Quarantined {
-		if n == 0 {
-			delete(page.Quarantined, id)
-		}
-	}
-	return page, nil
+	return page, err
 }
 
 // printDecisions that are a person's: a line for what waits, and one for each workload with calls in quarantine.

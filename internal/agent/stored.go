@@ -47,7 +47,7 @@ func (s Stored) Workloads(ctx context.Context) ([]api.Summary, error) {
 	}
 	all := make([]api.Summary, 0, len(entries))
 	for _, e := range entries {
-		p, _, err := s.Store.PolicyAt(ctx, e.ID, e.Revision.Number)
+		f, err := s.Store.Facts(ctx, e)
 		if errors.Is(err, store.ErrNotFound) {
 			continue // it was replaced meanwhile
 		}
@@ -56,21 +56,18 @@ func (s Stored) Workloads(ctx context.Context) ([]api.Summary, error) {
 		}
 		all = append(all, api.Summary{
 			ID: e.ID, Name: e.Name, Image: e.Workload.Image, Digest: e.Workload.Digest, Command: e.Workload.Command,
-			Complete: p.Complete, Partial: p.Partial, Settled: p.Settled, Runs: p.Account.Runs,
-			ByPhase: byPhase(p), Version: e.Revision.Number, Updated: e.Revision.Updated,
+			Complete: e.Revision.Complete, Partial: f.Partial, Settled: f.Settled, Runs: f.Runs, ByPhase: byPhase(f.ByPhase),
+			Quarantined: f.Quarantined, Version: e.Revision.Number, Updated: e.Revision.Updated,
 		})
 	}
 	return all, nil
 }
 
 // byPhase counts the calls of the service.
-func byPhase(p policy.Policy) map[string]int {
+func byPhase(calls map[policy.Phase]int) map[string]int {
 	counts := make(map[string]int, len(policy.Phases))
 	for _, phase := range policy.Phases {
-		counts[phase.String()] = 0
-		for _, calls := range p.ABIs {
-			counts[phase.String()] += calls.Phases[phase].Len()
-		}
+		counts[phase.String()] = calls[phase]
 	}
 	return counts
 }

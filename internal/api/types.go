@@ -96,6 +96,8 @@ type Summary struct {
 	ByPhase  map[string]int `json:"by_phase"`
 	Version  int            `json:"version"`
 	Updated  time.Time      `json:"updated"`
+
+	Quarantined int `json:"quarantined,omitempty"` // calls that a person has to look at
 }
 
 // Revision of a policy in its history.

@@ -54,6 +54,7 @@ func (s *Store) PutPolicy(ctx context.Context, p policy.Policy, reason string) (
 	if err != nil {
 		return 0, err
 	}
+	s.known.changed(p.Workload.ID())
 	return revision, nil
 }
 

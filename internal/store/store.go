@@ -46,6 +46,7 @@ type Store struct {
 	read      *sql.DB
 	maxEvents int64
 	closed    sync.Once
+	known     known
 }
 
 // Open the state directory for writing; it is made, readable by its owner only, if it is not there. The error is
