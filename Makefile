@@ -84,15 +84,15 @@ corpus: ## record real services again, for the judges' rules (root; installs the
 
 .PHONY: eval-judges
 eval-judges: build ## evaluate the panel of judges with real services and attacks, into docs/judges.md (root; half an hour)
-	@go run ./testbed/evaljudges -whittle $(BIN)/whittle
+	@go run ./testbed/evaljudges -whittle $(BIN)/whittle $(EVAL)
 
 .PHONY: eval-renew
 eval-renew: build ## measure what clients see of renewals, into docs/benchmarks-renewal.md (root; a quarter of an hour)
-	@go run ./testbed/evalrenew -whittle $(BIN)/whittle
+	@go run ./testbed/evalrenew -whittle $(BIN)/whittle $(EVAL)
 
 .PHONY: eval-loops
 eval-loops: build ## from an empty policy to serving, attacked and compared, into docs/benchmarks-loops.md (root; ten minutes)
-	@go run ./testbed/evalloops -whittle $(BIN)/whittle
+	@go run ./testbed/evalloops -whittle $(BIN)/whittle $(EVAL)
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (2s)

@@ -21,10 +21,12 @@ import (
 	"github.com/whittle-sec/whittle/testbed"
 )
 
-// bed is a private Podman and an agent that its containers are announced to.
+// bed is a private Podman and an agent that its containers are announced to; and another Podman, of whose containers the agent
+// knows nothing: what it knows and does not supervise, it observes.
 type bed struct {
 	dir    string
 	env    *testbed.Env
+	plain  *testbed.Env
 	agent  *exec.Cmd
 	client *api.Client
 }
@@ -36,6 +38,9 @@ func newBed(ctx context.Context, whittle string) (b *bed, err error) {
 	}
 	if b.env, err = testbed.Up(ctx, b.path("bed"), ""); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	}
+	if b.plain, err = testbed.Up(ctx, b.path("plain"), ""); err != nil {
+		return nil, errors.Join(err, b.close())
 	}
 	if err := b.startAgent(ctx, whittle); err != nil {
 		return nil, errors.Join(err, b.close())
@@ -72,6 +77,9 @@ func (b *bed) close() error {
 		errs = append(errs, b.client.Close())
 	}
 	errs = append(errs, b.env.Down())
+	if b.plain != nil {
+		errs = append(errs, b.plain.Down())
+	}
 	if b.agent != nil && b.agent.Process != nil {
 		errs = append(errs, b.agent.Process.Signal(unix.SIGTERM))
 		late := time.AfterFunc(20*time.Second, func() { _ = b.agent.Process.Kill() })
@@ -107,12 +115,6 @@ func (b *bed) explain() error {
 	}
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 	return fmt.Errorf("the agent's last words:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
-}
-
-// unhooked Podman: what it starts is not announced.
-func (b *bed) unhooked(args ...string) ([]string, error) {
-	dir := b.path("no-hooks")
-	return append([]string{"--hooks-dir", dir}, args...), os.MkdirAll(dir, 0o755)
 }
 
 func until(ctx context.Context, limit time.Duration, what string, holds func() bool) error {
