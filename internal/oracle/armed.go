@@ -4,7 +4,6 @@ package oracle
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -19,29 +18,37 @@ var shadows = []string{"7fff8000-", "7fff7000-", "1000000000-"}
 // thought, or an interpreter that was told to ignore its environment, would vouch for everything. maps are what
 // /proc/PID/maps has of one process of the service; files are the names in the reports directory.
 func (s Spec) Armed(maps io.Reader, files []string) error {
-	if s.Kind.audits() {
+	switch s.Kind {
+	case AuditPHP:
+		return phpArmed(maps, files)
+	case AuditPython, AuditNode:
 		for _, name := range files {
 			if strings.HasPrefix(name, "loaded.") {
 				return nil
 			}
 		}
-		if s.Kind == AuditPHP {
-			return errors.New("no script of the oracle was run with the audit hook: nobody has asked it yet, it is older than PHP 8.0, " +
-				"or other settings than the hook's count (auto_prepend_file, disable_functions, open_basedir, php -n)")
-		}
 		return fmt.Errorf("no process of the oracle loaded the audit hook: it is no %s, or ignores its environment", s.Kind)
 	}
+	found, err := mapped(maps, s.mapped)
+	if err == nil && !found {
+		err = fmt.Errorf("nothing of a %s is mapped in the oracle", s.Kind)
+	}
+	return err
+}
+
+// mapped reports whether a line of /proc/PID/maps is one that is looked for.
+func mapped(maps io.Reader, is func(line string) bool) (bool, error) {
 	lines := bufio.NewScanner(io.LimitReader(maps, 8<<20))
 	lines.Buffer(nil, 64<<10)
 	for lines.Scan() {
-		if s.mapped(lines.Text()) {
-			return nil
+		if is(lines.Text()) {
+			return true, nil
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("look for the hardening: %w", err)
+		return false, fmt.Errorf("look for the hardening: %w", err)
 	}
-	return fmt.Errorf("nothing of a %s is mapped in the oracle", s.Kind)
+	return false, nil
 }
 
 func (s Spec) mapped(line string) bool {

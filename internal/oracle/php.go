@@ -4,6 +4,9 @@ package oracle
 
 import (
 	_ "embed"
+	"errors"
+	"io"
+	"path"
 	"slices"
 	"strings"
 )
@@ -49,6 +52,45 @@ func auditPHP(start *Start, env environment, left []string, dir string) {
 		}
 	}
 	start.hook(dir, File{"audit.php", phpHook}, File{"audit.ini", phpSettings(left)})
+}
+
+// phpArmed looks for the mark of the kind of PHP (PHP_SAPI) that serves: a command of the image's entrypoint, which runs before it,
+// shows nothing of the settings that php-fpm has from its pool. Where it is not seen which kind that is, as in a web server
+// in front of it, it is none that runs commands.
+func phpArmed(maps io.Reader, files []string) error {
+	var kinds []string
+	_, err := mapped(maps, func(line string) bool {
+		_, file, _ := strings.Cut(line, "/")
+		kinds = phpKinds(path.Base(file))
+		return kinds != nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		kind, ok := strings.CutPrefix(name, "loaded.")
+		if ok && (slices.Contains(kinds, kind) || kinds == nil && kind != "cli") {
+			return nil
+		}
+	}
+	return errors.New("no script of the oracle was run with the audit hook: nobody has asked for one yet, it is older than PHP 8.0, " +
+		"or other settings than the hook's count (auto_prepend_file, disable_functions, open_basedir, php -n)")
+}
+
+// phpKinds are what PHP_SAPI may be in a program.
+func phpKinds(program string) []string {
+	name, is := strings.CutPrefix(program, "php")
+	switch {
+	case !is:
+		return nil
+	case version(name):
+		return []string{"cli", "cli-server"}
+	case strings.HasPrefix(name, "-fpm"):
+		return []string{"fpm-fcgi"}
+	case strings.HasPrefix(name, "-cgi"):
+		return []string{"cgi-fcgi"}
+	}
+	return nil
 }
 
 // phpSettings make PHP run the hook. ${name} is what was set before, by the image; whittle.* is for the hook, which cannot read

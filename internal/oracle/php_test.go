@@ -55,8 +55,8 @@ func hooked(t *testing.T, image, leave string) php {
 	return p
 }
 
-// armed says what the agent would, of what is in the directory of reports.
-func (p php) armed(t *testing.T) error {
+// armed says what the agent would, of a program that serves and what is in the directory of reports.
+func (p php) armed(t *testing.T, program string) error {
 	t.Helper()
 	entries, err := os.ReadDir(p.reports)
 	if err != nil {
@@ -66,7 +66,8 @@ func (p php) armed(t *testing.T) error {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	return Spec{Kind: AuditPHP}.Armed(strings.NewReader(""), names)
+	line := "55d0-55d1 r-xp 00000000 08:01 1    " + program + "\n"
+	return Spec{Kind: AuditPHP}.Armed(strings.NewReader(line), names)
 }
 
 // everybodys is a directory that php-fpm's processes can read, too.
@@ -109,7 +110,7 @@ try { symlink('/a', '/b'); } catch (Error $e) { echo 'served'; }
 		if code != 0 || len(got) != 0 || out != "served" {
 			t.Errorf("exit code %d, reports %+v, output:\n%s", code, got, out)
 		}
-		if err := p.armed(t); err != nil {
+		if err := p.armed(t, "/usr/bin/php8.2"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -195,8 +196,27 @@ func TestPHPNotArmed(t *testing.T) {
 		if code != 0 || out != "served" || len(got) != 0 {
 			t.Errorf("php %s: exit code %d, %+v, output:\n%s", options, code, got, out)
 		}
-		if err := p.armed(t); err == nil {
+		if err := p.armed(t, "/usr/bin/php8.2"); err == nil {
 			t.Errorf("php %s is armed", options)
+		}
+	}
+}
+
+// What was seen of one kind of PHP says nothing of another.
+func TestPHPArmed(t *testing.T) {
+	for _, tc := range []struct {
+		program, file string
+		want          bool
+	}{
+		{"/usr/sbin/php-fpm8.2", "loaded.fpm-fcgi", true}, {"/usr/sbin/php-fpm8.2", "loaded.cli", false},
+		{"/usr/bin/php8.2", "loaded.cli", true}, {"/usr/local/bin/php", "loaded.cli-server", true}, {"/usr/bin/php", "loaded.fpm-fcgi", false},
+		{"/usr/lib/cgi-bin/php-cgi8.2", "loaded.cgi-fcgi", true}, {"/usr/lib/apache2/modules/libphp8.2.so", "loaded.apache2handler", true},
+		{"/usr/sbin/nginx", "loaded.fpm-fcgi", true}, {"/usr/sbin/nginx", "loaded.cli", false}, {"/usr/bin/phpize", "loaded.cli", false},
+		{"/usr/sbin/php-fpm8.2", "report.1", false}, {"", "", false},
+	} {
+		err := Spec{Kind: AuditPHP}.Armed(strings.NewReader("1-2 r-xp 0 0 0 [heap]\n3-4 r-xp 0 0 0 "+tc.program+"\n"), []string{"report.9", tc.file})
+		if (err == nil) != tc.want {
+			t.Errorf("%s with %s: %v, want %v", tc.program, tc.file, err, tc.want)
 		}
 	}
 }
@@ -303,13 +323,13 @@ func begin(t *testing.T, cmd *exec.Cmd, p php, address string) {
 // The servers of PHP: each request is served as without the hook until somebody injects a command, or code.
 func TestPHPServers(t *testing.T) {
 	for _, tc := range []struct {
-		name  string
-		serve func(*testing.T, php) served
-		sapi  string
-		ends  bool // with its first attack, as it has one process
+		name          string
+		serve         func(*testing.T, php) served
+		sapi, program string
+		ends          bool // with its first attack, as it has one process
 	}{
-		{"its own", webServer, "cli-server", true},
-		{"php-fpm", fpm, "fpm-fcgi", false},
+		{"its own", webServer, "cli-server", "/usr/bin/php", true},
+		{"php-fpm", fpm, "fpm-fcgi", "/usr/sbin/php-fpm8.2", false},
 	} {
 		for _, attack := range []struct {
 			name, want string
@@ -322,7 +342,7 @@ func TestPHPServers(t *testing.T) {
 			t.Run(tc.name+" "+attack.name, func(t *testing.T) {
 				p := hooked(t, "", "")
 				ask := tc.serve(t, p)
-				if err := p.armed(t); err == nil {
+				if err := p.armed(t, tc.program); err == nil {
 					t.Error("it is armed before a script has run")
 				}
 				for range 8 {
@@ -330,7 +350,7 @@ func TestPHPServers(t *testing.T) {
 						t.Fatal(got)
 					}
 				}
-				if err := p.armed(t); err != nil {
+				if err := p.armed(t, tc.program); err != nil {
 					t.Error(err)
 				}
 				if got := ask(t, attack.query); strings.Contains(got, "PWNED") || strings.Contains(got, "pinged") {

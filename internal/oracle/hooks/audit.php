@@ -120,8 +120,8 @@ if (PHP_VERSION_ID >= 80000) {
     }
 
     // Who started this twin looks for the mark: without the hook it vouches for nothing. Nor does it where PHP still has what was to
-    // be taken out, or where this hook cannot do its work.
-    if (!is_file(get_cfg_var('whittle.reports') . '/loaded.php')) {
+    // be taken out, or where this hook cannot do its work. That is one for each kind of PHP: their settings may differ.
+    if (!is_file(get_cfg_var('whittle.reports') . '/loaded.' . PHP_SAPI)) {
         (static function () {
             $has = get_defined_functions()['internal'];
             $watched = explode(',', (string) get_cfg_var('whittle.watched'));
@@ -130,7 +130,7 @@ if (PHP_VERSION_ID >= 80000) {
             $ffi = in_array('FFI', $watched, true) && extension_loaded('ffi') && ini_get('ffi.enable');
             if (!$ffi && !array_intersect($watched, $has) && !array_diff($needs, $has)) {
                 set_error_handler(static function () { return true; }); // another process may have been first
-                fopen(get_cfg_var('whittle.reports') . '/loaded.php', 'x');
+                fopen(get_cfg_var('whittle.reports') . '/loaded.' . PHP_SAPI, 'x');
                 restore_error_handler();
             }
         })();
