@@ -17,8 +17,9 @@ import (
 	askers "github.com/whittle-sec/whittle/testbed/load"
 )
 
-// Docker's containers are renewed as Podman's are, and go back as they do.
-func TestRenewedByDocker(t *testing.T) {
+// dockerWithImage is a private Docker with the service, and its command line.
+func dockerWithImage(t *testing.T) (e *docker.Docker, run func(args ...string) string) {
+	t.Helper()
 	testenv.NeedDocker(t)
 	testenv.NeedBPF(t)
 	testenv.NeedTool(t, "go")
@@ -27,7 +28,7 @@ func TestRenewedByDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	bed := bedtest.UpDocker(t, nil)
-	run := func(args ...string) string {
+	run = func(args ...string) string {
 		t.Helper()
 		out, err := bed.Run(t.Context(), args...)
 		if err != nil {
@@ -40,8 +41,14 @@ func TestRenewedByDocker(t *testing.T) {
 	run("load", "--quiet", "--input", bedtest.Archive(t, config, []image.File{
 		image.Dir("proc", 0o555), image.Dir("sys", 0o555), image.Dir("dev", 0o755), image.Dir("etc", 0o755), program(t, bin, "service"),
 	}))
-	e := docker.New(bed.Socket())
-	defer e.Close()
+	e = docker.New(bed.Socket())
+	t.Cleanup(e.Close)
+	return e, run
+}
+
+// Docker's containers are renewed as Podman's are, and go back as they do.
+func TestRenewedByDocker(t *testing.T) {
+	e, run := dockerWithImage(t)
 	b := &renewBed{dir: filepath.Join(t.TempDir(), "renew"), addr: "127.0.0.1:" + freePort(t)}
 	run("run", "--detach", "--network", "host", "--name", "web", "--env", "WHO=first", renewedImage, b.addr)
 	// The bed has a network namespace of its own, in which its containers are.

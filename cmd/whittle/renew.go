@@ -20,6 +20,7 @@ type renewFlags struct {
 	request  renew.Request
 	strategy string
 	writers  string
+	address  string
 	port     uint16
 	keep     bool
 	dryRun   bool
@@ -72,6 +73,7 @@ func (f *renewFlags) flags(cmd *cobra.Command) {
 	flags.StringVar(&f.strategy, "strategy", "", "overlap, hold, gate or restart, instead of the best that can be had")
 	flags.StringVar(&q.Changes.Seccomp, "profile", "", "seccomp profile of the successor: a `FILE`, or unconfined; without it, the same")
 	flags.StringVar(&f.writers, "writers", "", "how many instances may run on its volumes at once: one or many; without it, one if it can write to any")
+	flags.StringVar(&f.address, "address", "", "in a network of its own: keep its address, or take any; without it, keep where the predecessor ends first")
 	flags.StringVar(&q.Ready.HTTP, "ready-http", "", "it is ready when this `PATH` is answered with a status from 200 to 399")
 	flags.StringVar(&q.Ready.Command, "ready-exec", "", "it is ready when this shell `COMMAND` succeeds on the host; $WHITTLE_SUCCESSOR is its ID")
 	flags.Uint16Var(&f.port, "ready-port", 0, "the `PORT` that is asked whether it is ready; without it, the lowest")
@@ -83,6 +85,7 @@ func (f *renewFlags) flags(cmd *cobra.Command) {
 	f.makers.flags(cmd)
 	completeFlag(cmd, "strategy", "overlap", "hold", "gate", "restart")
 	completeFlag(cmd, "writers", "one", "many")
+	completeFlag(cmd, "address", "keep", "any")
 }
 
 // understand the command line.
@@ -98,6 +101,7 @@ func (f *renewFlags) understand(args []string) error {
 	}
 	q := &f.request
 	q.Container, q.Strategy, q.Writers, q.Ready.Port = args[0], renew.Strategy(f.strategy), renew.Writers(f.writers), f.port
+	q.Changes.Address = engine.Addressing(f.address)
 	if f.keep {
 		q.Retire = renew.RetireKeep
 	}

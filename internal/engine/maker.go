@@ -22,6 +22,8 @@ var (
 	ErrRunning = errors.New("the container runs")
 	// ErrNameTaken means that another container has that name.
 	ErrNameTaken = errors.New("another container has that name")
+	// ErrAddressTaken means that another container has the address that one was made with; it does not start.
+	ErrAddressTaken = errors.New("another container has its address")
 )
 
 // Maker is an engine that makes and ends containers on whittle's behalf.
@@ -96,6 +98,26 @@ type PublishedPort struct {
 	Protocol      string     `json:"protocol"` // "tcp", "udp", "sctp"
 }
 
+// Attachment of a container to one of its engine's networks.
+type Attachment struct {
+	Network string `json:"network"`          // its name
+	Driver  string `json:"driver,omitempty"` // "bridge", "macvlan"; "" unknown
+	// Fixed tells that the container was made with its address: it has this one or does not start.
+	Fixed bool `json:"fixed,omitempty"`
+	// Askable tells that a successor can be made with the address that this one got (AddressKeep). Where the engine knows only
+	// when it is asked, it stands for that.
+	Askable bool `json:"askable,omitempty"`
+}
+
+// Addressing says which addresses a container that is made asks its networks for.
+type Addressing string
+
+const (
+	AddressAsMade Addressing = ""     // those that the first was made with; others are the engine's choice at each start
+	AddressKeep   Addressing = "keep" // those that the first has, too, where that can be asked for: they are fixed then
+	AddressAny    Addressing = "any"  // none, not even those that the first was made with
+)
+
 // Mount of a container: a volume, or a bind of a host's path. File systems in memory (tmpfs) are none: nobody shares them.
 type Mount struct {
 	Volume      string `json:"volume,omitempty"` // its name; "" is a bind
@@ -112,6 +134,7 @@ type Blueprint struct {
 	NetworkKept bool            `json:"network_kept,omitempty"`
 	Ports       []PublishedPort `json:"ports,omitempty"`
 	Addresses   []netip.Addr    `json:"addresses,omitempty"` // in a private network, while it runs
+	Networks    []Attachment    `json:"networks,omitempty"`  // of a private one, by name; none where it is connected otherwise
 	Volumes     []Mount         `json:"volumes,omitempty"`
 	SystemdUnit string          `json:"systemd_unit,omitempty"` // a unit manages it
 	// AutoRemove tells that the engine removes the container when it ends. A successor has it too.
@@ -134,6 +157,8 @@ type Changes struct {
 	Env        map[string]string `json:"env,omitempty"`    // besides, or instead of those of the same name
 	Mounts     []Mount           `json:"mounts,omitempty"` // besides
 	Labels     map[string]string `json:"labels,omitempty"` // besides
+	// Address is kept for one that is started when the first has ended. A network that does not take the wish is not asked.
+	Address Addressing `json:"address,omitempty"`
 	// NoRestart leaves out the restart policy: the engine does not start it by itself, neither when it ends nor with the host.
 	NoRestart bool `json:"no_restart,omitempty"`
 }

@@ -153,7 +153,7 @@ func (c choice) against(s Strategy) string {
 		if c.writers == WritersOne {
 			return "two instances would write to the same volume"
 		}
-		return cmp.Or(c.againstPublished(), c.againstLine())
+		return cmp.Or(c.againstPublished(), c.againstAddress(), c.againstLine())
 	case Hold:
 		return cmp.Or(c.againstStop(), c.againstLine())
 	case Gate:
@@ -202,6 +202,11 @@ func (c choice) againstGate() string {
 		return "its network stays: what arrives does not pass the host's rules"
 	case c.b.Network == engine.NetworkNone:
 		return "nothing arrives from the host: it has no network"
+	}
+	// Of a driver that is not known it cannot be said, either.
+	i := slices.IndexFunc(c.b.Networks, func(a engine.Attachment) bool { return a.Driver != "bridge" })
+	if i >= 0 {
+		return fmt.Sprintf("what arrives by its network %s does not pass the host's rules: its driver is %s", c.b.Networks[i].Network, cmp.Or(c.b.Networks[i].Driver, "not known"))
 	}
 	return c.f.NoGate
 }
@@ -262,8 +267,8 @@ func (c choice) warnings(s Strategy) (all []string) {
 	if s != Overlap && c.b.RestartPolicy == "always" {
 		all = append(all, "its engine starts whatever has the restart policy always when the host boots: if that happens in the middle, both run until whittle renew --recover")
 	}
-	if !c.b.NetworkKept && c.b.Network == engine.NetworkPrivate {
-		all = append(all, "the engine may give the successor another address; published ports stay the same")
+	if w := c.warnAddress(s); w != "" && !c.b.NetworkKept && c.b.Network == engine.NetworkPrivate {
+		all = append(all, w)
 	}
 	return all
 }

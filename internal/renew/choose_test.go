@@ -39,6 +39,14 @@ func published(b *engine.Blueprint) {
 	b.Ports = []engine.PublishedPort{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
 }
 
+// plugged into networks, in one of which it has an address.
+func plugged(all ...engine.Attachment) func(*engine.Blueprint) {
+	return func(b *engine.Blueprint) {
+		private(b)
+		b.Networks, b.Addresses = all, []netip.Addr{netip.MustParseAddr("10.0.0.7")}
+	}
+}
+
 func data(b *engine.Blueprint) { b.Volumes = []engine.Mount{{Volume: "data", Destination: "/data"}} }
 
 func both(f ...func(*engine.Blueprint)) func(*engine.Blueprint) {
@@ -56,6 +64,7 @@ func TestChoose(t *testing.T) {
 		change(&f)
 		return f
 	}
+	askable, fixed := engine.Attachment{Network: "a", Driver: "bridge", Askable: true}, engine.Attachment{Network: "a", Driver: "bridge", Fixed: true}
 	for _, tt := range []struct {
 		name    string
 		b       func(*engine.Blueprint)
@@ -85,6 +94,16 @@ func TestChoose(t *testing.T) {
 		{"a private network, overlap asked for", published, serves, Request{Strategy: Overlap}, "", "a published port leads to one", "", ""},
 		{"a private network, hold asked for", private, serves, Request{Strategy: Hold}, "", "goes away with it", "", ""},
 		{"a private network where nothing can wait", published, facts(func(f *Facts) { f.NoGate = "no nftables" }), Request{}, "", "no nftables", "", ""},
+		{"an address that can be asked for", plugged(askable), serves, Request{}, Gate, "", "", "asked for the address 10.0.0.7 for good"},
+		{"an address that is anybody's", plugged(askable), serves, Request{Changes: engine.Changes{Address: engine.AddressAny}}, Gate, "", "", "another address"},
+		{"one of two cannot be asked for", plugged(askable, engine.Attachment{Network: "b", Driver: "bridge"}), serves, Request{}, Gate, "", "", "another address"},
+		{"a worker's address", plugged(askable), facts(func(f *Facts) { f.Listeners = nil }), Request{}, Overlap, "", "", "another address"},
+		{"a worker's address is to stay", plugged(askable), facts(func(f *Facts) { f.Listeners = nil }), Request{Changes: engine.Changes{Address: engine.AddressKeep}}, Hold, "", "", "for good"},
+		{"a worker's fixed address", plugged(fixed), facts(func(f *Facts) { f.Listeners = nil }), Request{}, Hold, "", "", ""},
+		{"a worker's fixed address is to go", plugged(fixed), facts(func(f *Facts) { f.Listeners = nil }), Request{Changes: engine.Changes{Address: engine.AddressAny}}, Overlap, "", "", "another address"},
+		{"a network past the host", plugged(askable, engine.Attachment{Network: "lan", Driver: "macvlan"}), serves, Request{}, "", "by its network lan does not pass the host's rules: its driver is macvlan", "", ""},
+		{"a network of a driver that is not known", plugged(engine.Attachment{Network: "lan"}), serves, Request{Strategy: Gate}, "", "not known", "", ""},
+		{"a network past the host, restart asked for", plugged(engine.Attachment{Network: "lan", Driver: "ipvlan", Askable: true}), serves, Request{Strategy: Restart}, Restart, "", "", "for good"},
 		{"no network at all", func(b *engine.Blueprint) { private(b); b.Network = engine.NetworkNone }, serves, Request{}, "", "nothing arrives", "", ""},
 		{"a worker", nil, facts(func(f *Facts) { f.Listeners, f.NoTraffic, f.NoGate = nil, "no", "no" }), Request{}, Overlap, "",
 			"make init start ready turn drain away name remove", ""},
@@ -144,6 +163,16 @@ func check(t *testing.T, p Plan, want Strategy, refused string) {
 func words(steps []Step) string {
 	text := fmt.Sprint(steps)
 	return text[1 : len(text)-1]
+}
+
+// A fixed address is not warned of: it stays as it is.
+func TestChooseFixedAddress(t *testing.T) {
+	serves := Facts{Listeners: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}}
+	for _, w := range Choose(blueprint(plugged(engine.Attachment{Network: "a", Driver: "bridge", Fixed: true})), serves, Request{}).Warnings {
+		if strings.Contains(w, "address") {
+			t.Errorf("warned: %s", w)
+		}
+	}
 }
 
 func TestChooseSuccessor(t *testing.T) {
@@ -209,6 +238,7 @@ func TestRequestCheck(t *testing.T) {
 		{"retire", Request{Container: "web", Retire: "kill"}, "unknown way"},
 		{"drain", Request{Container: "web", Drain: -1}, "negative"},
 		{"path", Request{Container: "web", Ready: Ready{HTTP: "x"}}, "slash"},
+		{"address", Request{Container: "web", Changes: engine.Changes{Address: "10.0.0.7"}}, "unknown wish"},
 		{"name", Request{Container: "web", Changes: engine.Changes{Name: "x"}}, "chosen by the renewal"},
 	} {
 		if err := tt.q.Check(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

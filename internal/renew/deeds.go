@@ -29,18 +29,22 @@ const (
 )
 
 func (p *passage) create(ctx context.Context) (string, error) {
+	return p.head.New, p.make(ctx, addressing(p.head.Request.Changes.Address, p.head.Plan.Strategy))
+}
+
+func (p *passage) make(ctx context.Context, address engine.Addressing) error {
 	c := p.head.Request.Changes
-	c.Name = p.head.New
+	c.Name, c.Address = p.head.New, address
 	var id string
 	err := p.askFor(ctx, makeTime, func(ctx context.Context) (err error) {
 		id, err = p.Engine.Make(ctx, p.head.Old, c)
 		return err
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	p.successor, p.result.Successor = id, id
-	return p.head.New, p.add(entry{Made: id})
+	return p.add(entry{Made: id})
 }
 
 func (p *passage) initialise(ctx context.Context) (string, error) {
@@ -196,7 +200,11 @@ func (p *passage) busy() (int, error) {
 
 func (p *passage) start(ctx context.Context) (string, error) {
 	p.deadline = time.Now().Add(p.head.Plan.Patience)
-	return "", p.launch(ctx, p.successor)
+	err := p.launch(ctx, p.successor)
+	if q := p.head.Request; errors.Is(err, engine.ErrAddressTaken) && q.Successor == "" && q.Changes.Address == engine.AddressAsMade {
+		return "another container has its address", p.startElsewhere(ctx)
+	}
+	return "", err
 }
 
 // turn gives the successor what waits, and what comes.

@@ -74,6 +74,8 @@ func (q Request) Check() error {
 		return fmt.Errorf("a time is negative")
 	case q.Ready.HTTP != "" && q.Ready.HTTP[0] != '/':
 		return hint.Add(fmt.Errorf("the path %q does not begin with a slash", q.Ready.HTTP), "give the path only: /healthz")
+	case !slices.Contains([]engine.Addressing{engine.AddressAsMade, engine.AddressKeep, engine.AddressAny}, q.Changes.Address):
+		return hint.Add(fmt.Errorf("unknown wish for an address %q", q.Changes.Address), "it is keep or any")
 	case q.Changes.Name != "":
 		return fmt.Errorf("a successor's name is chosen by the renewal")
 	}

@@ -72,6 +72,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 		return Result{}, errors.Join(err, j.remove())
 	}
 	p.run(ctx, plan.Steps)
+	p.tellAddress(context.WithoutCancel(ctx), b.Addresses)
 	return p.end()
 }
 

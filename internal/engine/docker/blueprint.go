@@ -56,6 +56,9 @@ func (d *Docker) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	b.NetworkKept = b.Network != engine.NetworkPrivate
+	if b.Networks, err = d.attachments(ctx, in); err != nil {
+		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
+	}
 	if _, err := d.draft(ctx, in, text, engine.Changes{}); err != nil {
 		var p problems
 		if !errors.As(err, &p) {

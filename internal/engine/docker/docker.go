@@ -75,7 +75,13 @@ type inspection struct {
 type binding struct{ HostIP, HostPort string }
 
 // endpoint of a container in a network.
-type endpoint struct{ IPAddress, GlobalIPv6Address string }
+type endpoint struct {
+	IPAddress, GlobalIPv6Address string
+	IPAMConfig                   ipamConfig
+}
+
+// ipamConfig is what was asked for.
+type ipamConfig struct{ IPv4Address, IPv6Address string }
 
 type healthcheck struct{ Test []string }
 

@@ -52,6 +52,7 @@ func (p problems) Error() string { return strings.Join(p, "; ") }
 type draft struct {
 	body    object
 	connect map[string]object // to these networks afterwards: Docker takes one at first
+	ask     map[string]object // the same of some networks, with the predecessor's addresses
 	like    json.RawMessage   // the document that the new one's is to be like
 }
 
@@ -92,8 +93,8 @@ func (d *Docker) draft(ctx context.Context, in inspection, text json.RawMessage,
 	if err := change(config, host, c); err != nil {
 		return draft{}, err
 	}
-	first, rest := endpoints(in, doc)
-	out.body, out.connect = config, rest
+	first, rest, ask := endpoints(in, doc, c.Address)
+	out.body, out.connect, out.ask = config, rest, ask
 	out.body["HostConfig"] = map[string]any(host)
 	out.body["NetworkingConfig"] = map[string]any{"EndpointsConfig": first}
 	return out, nil
@@ -183,41 +184,4 @@ func names(in inspection, config, host object) {
 			links[i] = strings.TrimPrefix(target, "/") + ":" + alias[at+1:]
 		}
 	}
-}
-
-// endpoints are the network that the container is made with, and those it is connected to then.
-func endpoints(in inspection, doc object) (first map[string]any, rest map[string]object) {
-	first, rest = map[string]any{}, map[string]object{}
-	mode := in.HostConfig.NetworkMode
-	if mode == "host" || mode == "none" || strings.HasPrefix(mode, "container:") {
-		return first, rest
-	}
-	networks := doc.object("NetworkSettings").object("Networks")
-	for name := range networks {
-		from, to := networks.object(name), object{}
-		for _, key := range []string{"IPAMConfig", "Links", "DriverOpts", "GwPriority"} {
-			if v, ok := from[key]; ok && v != nil {
-				to[key] = v
-			}
-		}
-		to["Aliases"] = slices.DeleteFunc(from.list("Aliases"), func(v any) bool {
-			s, _ := v.(string)
-			return len(s) >= 12 && strings.HasPrefix(in.ID, s)
-		})
-		// Others find it by its name, also before its successor is called so, or when it never is.
-		if own := strings.TrimPrefix(in.Name, "/"); own != "" && name != "bridge" && !slices.ContainsFunc(to.list("Aliases"), func(v any) bool { return v == own }) {
-			to["Aliases"] = append(to.list("Aliases"), own)
-		}
-		switch name {
-		case mode:
-			first[name] = map[string]any(to)
-		case "bridge": // the default one, which takes no settings
-			if mode != "default" && mode != "bridge" {
-				rest[name] = object{}
-			}
-		default:
-			rest[name] = to
-		}
-	}
-	return first, rest
 }

@@ -72,8 +72,18 @@ func TestPublished(t *testing.T) {
 func TestEndpoints(t *testing.T) {
 	in, doc := documents(t, `{"Id":"`+someID+`","Name":"/first","HostConfig":{"NetworkMode":"one"},"NetworkSettings":{"Networks":{
 		"one":{"IPAMConfig":{"IPv4Address":"10.0.0.7"},"Aliases":["web","0123456789ab"],"MacAddress":"02:42:0a:00:00:07","IPAddress":"10.0.0.7","EndpointID":"x"},
-		"two":{"IPAMConfig":null,"Aliases":null,"DriverOpts":{"a":"b"}},"bridge":{"IPAMConfig":{}}}}}`)
-	first, rest := endpoints(in, doc)
+		"two":{"IPAMConfig":null,"Aliases":null,"DriverOpts":{"a":"b"},"IPAddress":"10.0.1.8","GlobalIPv6Address":"fd00::8"},
+		"bridge":{"IPAMConfig":{},"IPAddress":"172.17.0.2"}}}}`)
+	if first, _, ask := endpoints(in, doc, engine.AddressAny); text(t, first) != `{"one":{"Aliases":["web","first"]}}` || len(ask) > 0 {
+		t.Errorf("with any address: first %s, asked %s", text(t, first), text(t, ask))
+	}
+	if _, _, ask := endpoints(in, doc, engine.AddressAsMade); len(ask) > 0 {
+		t.Errorf("as it was made: asked %s", text(t, ask))
+	}
+	first, rest, ask := endpoints(in, doc, engine.AddressKeep)
+	if want := `{"two":{"Aliases":["first"],"DriverOpts":{"a":"b"},"IPAMConfig":{"IPv4Address":"10.0.1.8","IPv6Address":"fd00::8"}}}`; text(t, ask) != want {
+		t.Errorf("asked %s, want %s", text(t, ask), want)
+	}
 	if want := `{"one":{"Aliases":["web","first"],"IPAMConfig":{"IPv4Address":"10.0.0.7"}}}`; text(t, first) != want {
 		t.Errorf("first %s, want %s", text(t, first), want)
 	}
@@ -82,8 +92,8 @@ func TestEndpoints(t *testing.T) {
 	}
 	for _, mode := range []string{"host", "none", "container:x"} {
 		in.HostConfig.NetworkMode = mode
-		if first, rest := endpoints(in, doc); len(first)+len(rest) > 0 {
-			t.Errorf("%s: %v %v", mode, first, rest)
+		if first, rest, ask := endpoints(in, doc, engine.AddressKeep); len(first)+len(rest)+len(ask) > 0 {
+			t.Errorf("%s: %v %v %v", mode, first, rest, ask)
 		}
 	}
 }
@@ -129,7 +139,7 @@ func FuzzDraft(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		endpoints(in, doc)
+		endpoints(in, doc, engine.AddressKeep)
 		count := 0
 		for _, v := range host.list("SecurityOpt") {
 			if s, _ := v.(string); strings.HasPrefix(s, "seccomp") && len(s) > 7 && (s[7] == '=' || s[7] == ':') {

@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,19 +87,6 @@ func (d *Docker) create(ctx context.Context, name string, plan draft) (string, e
 		return "", fmt.Errorf("docker answers with the id %s: %w", printable(made.ID), engine.ErrIncompatible)
 	}
 	return made.ID, nil
-}
-
-func (d *Docker) connect(ctx context.Context, id string, plan draft) error {
-	for _, name := range slices.Sorted(maps.Keys(plan.connect)) {
-		_, err := d.client.Send(ctx, sockethttp.Order{
-			Path: "/networks/" + url.PathEscape(name) + "/connect", Within: startWithin,
-			Body: map[string]any{"Container": id, "EndpointConfig": map[string]any(plan.connect[name])},
-		}, nil)
-		if err != nil {
-			return fmt.Errorf("connect it to the network %s: %w", printable(name), err)
-		}
-	}
-	return nil
 }
 
 func (d *Docker) compare(ctx context.Context, plan draft, id string, c engine.Changes) error {

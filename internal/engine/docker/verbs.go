@@ -42,6 +42,9 @@ func (d *Docker) order(ctx context.Context, id, verb string, o sockethttp.Order)
 // Start a container that is created or has ended.
 func (d *Docker) Start(ctx context.Context, id string) error {
 	err := d.order(ctx, id, "start", sockethttp.Order{Within: startWithin, Also: []int{http.StatusNotModified}})
+	if addressTaken(err) {
+		err = fmt.Errorf("%w: %w", engine.ErrAddressTaken, err)
+	}
 	if err != nil {
 		return fmt.Errorf("start docker's container %s: %w", printable(id), err)
 	}

@@ -55,11 +55,15 @@ func (p *Podman) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	b.NetworkKept = b.Network != engine.NetworkPrivate
-	if _, problems, err := p.successor(ctx, in, engine.Changes{}); err != nil {
+	again, problems, err := p.successor(ctx, in, engine.Changes{})
+	if b.Problems = problems; err != nil {
 		b.Problems = []string{printable(err.Error())}
-	} else {
-		b.Problems = problems
 	}
+	networks, err := p.attached(ctx, in)
+	if err != nil {
+		return engine.Blueprint{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	b.Networks = attachments(networks, again)
 	return b, nil
 }
 

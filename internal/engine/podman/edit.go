@@ -39,6 +39,7 @@ type editor struct {
 	in       inspection
 	imageEnv []string // of the container's image
 	labels   map[string]string
+	networks map[string]network // that it is connected to, where their addresses are asked for
 	changes  engine.Changes
 	exists   func(path string) bool
 
@@ -77,6 +78,7 @@ func (e *editor) edit(c command) (command, []string) {
 	}
 	e.resolved()
 	e.findable()
+	e.addressed()
 	e.anonymous()
 	e.changed()
 	out := command{options: e.out, image: c.image, args: c.args}

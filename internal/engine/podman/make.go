@@ -57,6 +57,11 @@ func (p *Podman) successor(ctx context.Context, in inspection, c engine.Changes)
 		return command{}, []string{err.Error()}, nil
 	}
 	e := editor{in: in, changes: c, exists: exists}
+	if c.Address == engine.AddressKeep {
+		if e.networks, err = p.attached(ctx, in); err != nil {
+			return command{}, nil, err
+		}
+	}
 	if in.Image != "" {
 		image, err := p.picture(ctx, in.Image)
 		if err != nil && !errors.Is(err, engine.ErrUnknownContainer) {

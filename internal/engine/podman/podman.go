@@ -77,7 +77,7 @@ type inspection struct {
 	}
 }
 
-type addresses struct{ IPAddress, GlobalIPv6Address string }
+type addresses struct{ IPAddress, GlobalIPv6Address, MacAddress string }
 
 type healthcheck struct{ Test []string }
 

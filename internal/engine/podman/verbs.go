@@ -57,6 +57,9 @@ func (p *Podman) Init(ctx context.Context, id string) error {
 // Start a container that is created, initialized or has ended.
 func (p *Podman) Start(ctx context.Context, id string) error {
 	_, err := p.order(ctx, id, "start", sockethttp.Order{Within: startWithin, Also: []int{http.StatusNotModified}})
+	if addressTaken(err) {
+		err = fmt.Errorf("%w: %w", engine.ErrAddressTaken, err)
+	}
 	if err != nil {
 		return fmt.Errorf("start podman's container %s: %w", printable(id), err)
 	}
