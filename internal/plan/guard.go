@@ -4,6 +4,7 @@ package plan
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/whittle-sec/whittle/internal/cve"
 	"github.com/whittle-sec/whittle/internal/policy"
@@ -11,8 +12,8 @@ import (
 )
 
 // Guard is what may be learned from a container that runs under a trusted policy and is refused nothing (shadow): p without
-// the risky calls that the trusted policy does not have in the same phase, role or lane. A call is risky when known
-// vulnerabilities are reached through it, or when it is critical. Somebody who is inside must not be able to teach the
+// the risky calls that the trusted policy does not have in the same phase, role or lane, and without other arguments where
+// that one limits them. A call is risky when known vulnerabilities are reached through it, or when it is critical. Somebody who is inside must not be able to teach the
 // policy what he needs by doing it; a person can (policy.Grant). What the trusted policy has in quarantine stays there.
 //
 // Phases that the trusted policy has nothing of are taken as they are: only somebody outside can begin a reload or a stop.
@@ -38,6 +39,12 @@ func Guard(p, trusted policy.Policy) policy.Policy {
 			calls.Roles[role] = r
 		}
 		all := calls.All()
+		// Other arguments are as easily taught as other calls.
+		for nr, rules := range known.Args {
+			if all.Has(nr) {
+				calls.Args[nr] = slices.Clone(rules)
+			}
+		}
 		for nr := range calls.Quarantined {
 			all.Add(nr)
 		}

@@ -5,6 +5,8 @@ package plan
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/whittle-sec/whittle/internal/policy"
 	"github.com/whittle-sec/whittle/internal/syscalls"
 )
@@ -29,6 +31,9 @@ func TestGuard(t *testing.T) {
 		"/a:0":     {Phases: map[policy.Phase]syscalls.Set{policy.Run: set("read", "getrusage", "execve")}, Birth: set("setuid", "unshare")},
 		"/bin/x:0": {Phases: map[policy.Phase]syscalls.Set{policy.Run: set("read", "bpf", "uname")}},
 	})
+	trusted.ABIs[syscalls.X86_64].Args = map[uint32][]policy.ArgRule{
+		call(t, "bind").Nr: {{Index: 1, Mask: 6, Value: 2}}, call(t, "setns").Nr: {{Index: 1, Mask: 6, Value: 2}}, // nobody made the latter
+	}
 	trusted.ABIs[syscalls.X86_64].Quarantined = map[uint32]string{call(t, "sync").Nr: "from the heap"}
 	seen = policy.Merge(seen, of(map[policy.Phase]syscalls.Set{policy.Stop: set("sync")}, set("sync"), nil))
 	seen.ABIs[syscalls.I386] = &policy.Calls{Phases: map[policy.Phase]syscalls.Set{policy.Run: syscalls.SetOf(11)}}
@@ -39,6 +44,10 @@ func TestGuard(t *testing.T) {
 	c := got.ABIs[syscalls.X86_64]
 	if c.Quarantined[call(t, "sync").Nr] == "" {
 		t.Error("doing it again lifts the quarantine")
+	}
+	merged := policy.Merge(trusted, got).ABIs[syscalls.X86_64].Args
+	if diff := cmp.Diff(map[uint32][]policy.ArgRule{call(t, "bind").Nr: {{Index: 1, Mask: 6, Value: 2}}}, c.Args); diff != "" || len(merged[call(t, "bind").Nr]) != 1 {
+		t.Errorf("with %v, other arguments were learned, %v when merged\n%s", c.Args, merged, diff)
 	}
 	for _, tt := range []struct {
 		name      string

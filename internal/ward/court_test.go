@@ -39,6 +39,11 @@ func (w *witness) Quick(int, uint64, syscalls.Call) (o judge.Origin, i judge.Imp
 	return w.origin, w.needed, true
 }
 
+// parent is a witness who knows that the sender started whom it signals.
+type parent struct{ witness }
+
+func (*parent) Target(int, syscalls.Call, [6]uint64) judge.Target { return judge.Descendant }
+
 // everyone needed every call.
 func everyone(syscalls.Call) judge.Fleet { return judge.Fleet{Replicas: 4, Needed: 4} }
 
@@ -228,6 +233,33 @@ func TestReadingHoldsNoWorker(t *testing.T) {
 				t.Errorf("denied %d, want %d", denied, tt.denied+1)
 			}
 		})
+	}
+}
+
+// Whom a signal goes to takes reading, which holds no worker; the panel hears of it, and of no other call.
+func TestTargetsAreRead(t *testing.T) {
+	const exe = "/usr/sbin/nginx"
+	for _, tt := range []struct {
+		call   string
+		target judge.Target
+		aside  int
+	}{{"kill", judge.Descendant, 1}, {"umask", judge.NoTarget, 0}} {
+		w := New(&fake{who: kernel.Who{Lane: observe.LaneService, Role: observe.Role{Exe: exe}}, known: true, stage: observe.StageRun}, 1, 1,
+			orders(t, exe), Enforce, time.Now)
+		aside := 0
+		var parked []judge.Case
+		c := court(nil, false, &parked)
+		c.Evidence = &parent{honest}
+		c.Aside = func(job func()) bool { aside++; job(); return true }
+		c.Waits = func(supervise.Held) bool { return true }
+		c.Settle = func(supervise.Held, supervise.Verdict) error { return nil }
+		w.Consults(c)
+		w.valid = c.Waits
+		w.Judge(supervise.Held{TID: os.Getpid(), Call: number(t, tt.call)})
+		heard := w.Docket.Due()
+		if len(heard) != 1 || heard[0].Evidence.Target != tt.target || aside != tt.aside {
+			t.Errorf("%s: %d times aside, and the docket has %+v", tt.call, aside, heard)
+		}
 	}
 }
 
