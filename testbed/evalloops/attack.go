@@ -128,14 +128,19 @@ func (t *trial) attackOnce(ctx context.Context, e twins.Exploit) (a attack, err 
 	return a, nil
 }
 
-// exploit the service until the loop after so many has ended; nil when there was none in time.
+// exploit the service until the loop after so many has ended; nil when none had begun in time.
 func (t *trial) exploit(ctx context.Context, e twins.Exploit, loops int, a *attack) (*api.LoopRecord, error) {
-	for end := time.Now().Add(t.patience); time.Now().Before(end); {
+	for end := time.Now().Add(t.patience); ; {
 		a.tries++
 		once, cancel := context.WithTimeout(ctx, 10*time.Second)
 		shell, _ := e.Run(once, t.addr()) // what goes wrong for an attacker is what is wanted
 		cancel()
 		a.shell = a.shell || shell
+		states, err := t.bed.client.Loops(ctx, t.workload)
+		if err != nil {
+			return nil, err
+		}
+		under := slices.ContainsFunc(states, func(s api.LoopState) bool { return s.State != loop.Production })
 		history, err := t.bed.client.LoopHistory(ctx, t.workload, 1000)
 		if err != nil {
 			return nil, err
@@ -143,11 +148,13 @@ func (t *trial) exploit(ctx context.Context, e twins.Exploit, loops int, a *atta
 		if len(history) > loops && !history[loops].Ended.IsZero() { // not the last: another may have begun
 			return &history[loops], nil
 		}
+		if time.Now().After(end) && !under {
+			return nil, nil
+		}
 		if err := sleep(ctx, 500*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
-	return nil, nil
 }
 
 // whyNot tells what the agent says of calls that were refused since then without a loop.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,6 +131,11 @@ func (t *trial) learnHot(ctx context.Context) error {
 	events, err := t.bed.client.Events(ctx, api.EventQuery{Kind: "hot", Workload: t.workload, Limit: 100})
 	for _, e := range events {
 		said, _, _ := strings.Cut(e.Text, ";")
+		call, _, _ := strings.Cut(said, " is held ")
+		again := func(other string) bool { return strings.HasPrefix(other, call+" is held ") }
+		if slices.ContainsFunc(t.served.hot, again) {
+			continue // it was in an earlier life of the service, too
+		}
 		t.served.hot = append(t.served.hot, said)
 		fmt.Printf("hot: %s\n", said)
 	}

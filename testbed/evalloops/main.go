@@ -56,7 +56,7 @@ func main() {
 }
 
 var makers = map[string]func(context.Context, string) (twins.Twin, error){
-	"vulnd": twins.Vulnd, "memcached": twins.Memcached, "flask": twins.Flask,
+	"vulnd": twins.Vulnd, "memcached": twins.Memcached, "flask": twins.Flask, "php": twins.PHP,
 }
 
 func run(ctx context.Context, o options) (err error) {

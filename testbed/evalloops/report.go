@@ -67,8 +67,8 @@ func attacks(b *strings.Builder, all []*trial, o options) {
 	fmt.Fprintf(b, `
 ## Attacked
 
-Each exploit gets a shell from the unprotected service (the tests of testbed/twins prove it), and is repeated here until a loop has ended, for
-%s at most. The first one of a service comes when it has converged, the others after what is measured below. Meanwhile four clients ask, with a new
+Each exploit gets a shell from the unprotected service (the tests of testbed/twins prove it), and is repeated here until a loop has ended; none
+is waited for longer than %s. The first one of a service comes when it has converged, the others after what is measured below. Meanwhile four clients ask, with a new
 connection for each request; each waits 5 ms after one, whatever became of it, so that where nobody listens some hundred connections are refused in a second. What they saw
 is told for the time from the beginning of the loop until its oracle served, and for all of the time from the first try until production served again.
 Failed are requests that were not refused: the connection was broken off, or the answer was late or wrong. A silence is the longest time without an answer.
