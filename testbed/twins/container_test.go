@@ -146,9 +146,9 @@ func stopped(t *testing.T, e *testbed.Env, c contained) {
 func TestContainers(t *testing.T) {
 	testenv.NeedPodman(t)
 	testenv.NeedGCC(t)
-	testenv.NeedTool(t, "apt-get", "dpkg-source", "make", "memcached", "gunicorn")
+	testenv.NeedTool(t, "apt-get", "dpkg-source", "make", "memcached", "gunicorn", "php")
 	e := bedtest.Up(t, "")
-	for _, build := range []func(context.Context, string) (Twin, error){Vulnd, Memcached, Flask} {
+	for _, build := range []func(context.Context, string) (Twin, error){Vulnd, Memcached, Flask, PHP} {
 		twin := built(t, build)
 		if err := twin.Load(t.Context(), e); err != nil {
 			t.Fatal(err)

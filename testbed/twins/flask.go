@@ -51,13 +51,13 @@ func flask(ctx context.Context, dir string) (Twin, error) {
 		{"ctypes", "libc's system(), of which no os.system tells", `"event":"ctypes.`, `[__import__('ctypes').CDLL(None).system(b'echo {Q} > {F}'), open('{F}').read()][1]`},
 	} {
 		t.exploit = append(t.exploit, Exploit{Name: e.name, Doc: "an expression that is evaluated runs a shell through " + e.doc,
-			Reported: e.event, Run: evaluated(e.expression)})
+			Reported: e.event, Run: evaluated("/eval", e.expression)})
 	}
 	return t, nil
 }
 
-// evaluated sends an expression that has a shell answer a question.
-func evaluated(expression string) func(context.Context, load.Target) (bool, error) {
+// evaluated sends an expression, or whatever the path takes, that has a shell answer a question.
+func evaluated(path, expression string) func(context.Context, load.Target) (bool, error) {
 	return func(ctx context.Context, target load.Target) (shell bool, err error) {
 		ctx, cancel := context.WithTimeout(ctx, shellWait)
 		defer cancel()
@@ -66,7 +66,7 @@ func evaluated(expression string) func(context.Context, load.Target) (bool, erro
 		err = target.Ask(ctx, func(conn net.Conn, r *bufio.Reader, _ int) error {
 			stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 			defer stop()
-			status, body, err := load.Exchange(conn, r, "GET /eval?x="+url.QueryEscape(x)+" HTTP/1.1\r\nHost: twins\r\n\r\n")
+			status, body, err := load.Exchange(conn, r, "GET "+path+"?x="+url.QueryEscape(x)+" HTTP/1.1\r\nHost: twins\r\n\r\n")
 			shell = strings.Contains(body, answer)
 			if err == nil && status != 200 {
 				err = fmt.Errorf("it is answered %d", status)

@@ -21,7 +21,7 @@ type Image struct {
 // Twin is a service in two builds. Both have the same program at the same path, and listen on the port that they are told.
 type Twin struct {
 	Name string
-	// Production and Oracle differ where Kind is "sanitizer". Where it is "audit-python" they are one image: the oracle's start
+	// Production and Oracle differ where Kind is "sanitizer". Where it is "audit-python" or "audit-php" they are one image: the oracle's start
 	// hardens it.
 	Production, Oracle Image
 	Stock              Image  // the distribution's own build of the same version; no Name when there is none

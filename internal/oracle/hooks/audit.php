@@ -50,6 +50,9 @@ if (PHP_VERSION_ID >= 80000) {
             fwrite($file, $line);
             fclose($file);
         }
+        if (!headers_sent()) {
+            http_response_code(500);
+        }
         // A script's shutdown functions and destructors are not to go on. The first process of a container is one that no signal
         // of its own ends; exit ends its request.
         if (function_exists('posix_kill')) {
@@ -126,7 +129,7 @@ if (PHP_VERSION_ID >= 80000) {
             $has = get_defined_functions()['internal'];
             $watched = explode(',', (string) get_cfg_var('whittle.watched'));
             $needs = array('set_error_handler', 'debug_backtrace', 'json_encode', 'fopen', 'fwrite', 'fclose', 'getmypid', 'error_get_last',
-                'register_shutdown_function');
+                'register_shutdown_function', 'headers_sent', 'http_response_code');
             $ffi = in_array('FFI', $watched, true) && extension_loaded('ffi') && ini_get('ffi.enable');
             if (!$ffi && !array_intersect($watched, $has) && !array_diff($needs, $has)) {
                 set_error_handler(static function () { return true; }); // another process may have been first
