@@ -14,11 +14,12 @@ type Target uint8
 
 const (
 	NoTarget   Target = iota // not asked, not told, or any other process
+	Gone                     // nobody has the number: a master signals the worker that has just ended
 	Descendant               // a process that the sender, or a descendant of its, forked; or a group that one leads
 	Itself
 )
 
-var targetWords = []string{"", "descendant", "itself"}
+var targetWords = []string{"", "gone", "descendant", "itself"}
 
 func (t Target) String() string { return word(targetWords, t) }
 
@@ -50,6 +51,8 @@ func (h *hearing) signalling() (Level, string) {
 			return Ordinary, "it signals its own process"
 		case Descendant:
 			return Sensitive, "it signals a process that it started"
+		case Gone:
+			return Sensitive, "it signals a process that is not there"
 		}
 	}
 	return Grave, "it signals other processes than its own children"

@@ -19,6 +19,7 @@ func TestTargets(t *testing.T) {
 		want       Level
 	}{
 		{"another process", "kill", []uint64{1, 9}, NoTarget, Grave},
+		{"a child that has ended", "kill", []uint64{7, 9}, Gone, Sensitive},
 		{"a child", "kill", []uint64{7, 9}, Descendant, Sensitive},
 		{"itself", "tgkill", []uint64{5, 6, 10}, Itself, Ordinary},
 		{"everybody", "kill", []uint64{0xffffffffffffffff, 9}, Descendant, Grave},
@@ -40,7 +41,7 @@ func TestTargets(t *testing.T) {
 				q, e := asks(t, service.role, phase, name, 7, 9), imports("/usr/sbin/x", name)
 				for n := range 4 {
 					last := Refuse
-					for _, target := range []Target{NoTarget, Descendant, Itself} {
+					for _, target := range []Target{NoTarget, Gone, Descendant, Itself} {
 						e.Fleet, e.Target = Fleet{Replicas: 4, Needed: n}, target
 						d := p.Decide(q, e)
 						if d.Verdict < last {
@@ -55,7 +56,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestTargetText(t *testing.T) {
-	for _, target := range []Target{NoTarget, Descendant, Itself} {
+	for _, target := range []Target{NoTarget, Gone, Descendant, Itself} {
 		text, err := json.Marshal(Evidence{Target: target})
 		if err != nil {
 			t.Fatal(err)

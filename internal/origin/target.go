@@ -18,18 +18,24 @@ import (
 // maxScanned processes of the host are looked at where the kernel cannot be asked.
 const maxScanned = 4096
 
-// Target tells whom a held call signals: the process of the thread with this id, one that it started, or neither. It reads as
+// Target tells whom a held call signals: the process of the thread with this id, one that it started, nobody, or another. It reads as
 // many processes as lie between the two; before Linux 6.11, up to maxScanned.
 //
 // A process that ends while the call is held leaves its number to another. Numbers are given out in turn, so that this takes as
 // many forks as there are numbers.
 func (g *Gatherer) Target(tid int, call syscalls.Call, args [6]uint64) judge.Target {
 	t, err := g.target(tid, int(int32(args[0])), call.String() == "kill")
-	if err != nil {
+	switch {
+	case errors.Is(err, errGone):
+		return judge.Gone
+	case err != nil:
 		return judge.NoTarget
 	}
 	return t
 }
+
+// errGone: the kernel says that no process has the number.
+var errGone = errors.New("no such process")
 
 func (g *Gatherer) target(tid, number int, groups bool) (judge.Target, error) {
 	group := groups && number < -1
@@ -44,6 +50,9 @@ func (g *Gatherer) target(tid, number int, groups bool) (judge.Target, error) {
 		return judge.NoTarget, err
 	}
 	pid, err := translated(tid, number)
+	if group && errors.Is(err, errGone) {
+		return judge.NoTarget, nil // a group outlives its leader
+	}
 	if err != nil {
 		return judge.NoTarget, err
 	}
@@ -114,6 +123,8 @@ func translated(tid, number int) (int, error) {
 	switch errno {
 	case 0:
 		return int(pid), nil
+	case unix.ESRCH:
+		return 0, errGone
 	case unix.ENOTTY:
 		return scanned(tid, number)
 	}
@@ -151,5 +162,5 @@ func scanned(tid, number int) (int, error) {
 			return pid, nil
 		}
 	}
-	return 0, unix.ESRCH
+	return 0, errors.New("find a process: none says that it has the number") // nor does a thread
 }

@@ -87,8 +87,9 @@ func TestTarget(t *testing.T) {
 		{"its grandparent", "kill", grandchild, first, judge.NoTarget},
 		{"its group", "kill", first, 0, judge.NoTarget},
 		{"everybody", "kill", first, less(1), judge.NoTarget},
-		{"nobody", "kill", first, 0x3fffffff, judge.NoTarget},
-		{"one of the host", "kill", first, uint64(os.Getpid()), judge.NoTarget},
+		{"nobody", "kill", first, 0x3fffffff, judge.Gone},
+		{"nobody's group", "kill", first, less(0x3fffffff), judge.NoTarget},
+		{"a number of the host", "kill", first, uint64(os.Getpid()), judge.Gone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			nr, ok := syscalls.Number(syscalls.X86_64, tt.call)

@@ -40,7 +40,7 @@ func tryCalls(ctx context.Context, t *Target, s site, from intruder.Origin, call
 		return nil, err
 	}
 	defer leave()
-	results, err := intruder.Make(pid, from, calls...)
+	results, err := intruder.Make(pid, from, atMaster(calls, pid != t.PID)...)
 	for _, r := range results {
 		a := Attempt{Call: r.Call.String(), Errno: errnoOf(r.Value), Note: fmt.Sprintf("from %v", from)}
 		switch {
@@ -57,6 +57,18 @@ func tryCalls(ctx context.Context, t *Target, s site, from intruder.Origin, call
 		made = append(made, a)
 	}
 	return made, err
+}
+
+// atMaster has the signals of a worker go to its master, which is the container's first process. What would end that is left out:
+// it takes no notice of SIGCONT.
+func atMaster(calls []intruder.Call, worker bool) []intruder.Call {
+	calls = slices.Clone(calls)
+	for i, c := range calls {
+		if worker && c.String() == "kill" {
+			calls[i].Args = [6]uint64{1, uint64(unix.SIGCONT)}
+		}
+	}
+	return calls
 }
 
 // tryAll of the kinds of memory, one after the other. What a program has no instruction for is no attack. What kills the process,
