@@ -65,7 +65,13 @@ func (p *passage) launch(ctx context.Context, id string) error {
 
 // halt a container, and see that it has no process.
 func (p *passage) halt(ctx context.Context, id string, within time.Duration) error {
-	err := p.askFor(ctx, within+answerTime, func(ctx context.Context) error { return p.Engine.Stop(ctx, id, within) })
+	stop := p.Engine.Stop
+	if id == p.head.Old && !p.oldAlive() {
+		stop = func(ctx context.Context, id string, within time.Duration) error {
+			return StopForGood(ctx, p.Engine, id, within)
+		}
+	}
+	err := p.askFor(ctx, within+answerTime, func(ctx context.Context) error { return stop(ctx, id, within) })
 	switch {
 	case errors.Is(err, engine.ErrUnknownContainer):
 		return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/process"
 	"github.com/whittle-sec/whittle/internal/gate"
 	"github.com/whittle-sec/whittle/internal/traffic"
 )
@@ -60,22 +61,27 @@ func (p *passage) form(ctx context.Context) (string, error) {
 	return "", p.stand(ctx, p.head.Old)
 }
 
-// stand beside the sockets of a container that runs.
+// stand beside the sockets of a container that runs, and let another bind the same addresses.
 func (p *passage) stand(ctx context.Context, id string) error {
 	c, err := p.Engine.Inspect(ctx, id)
+	if err == nil {
+		err = p.beside(c)
+	}
 	if err != nil {
 		return err
 	}
+	p.shared, err = traffic.Share(p.ns, p.owner.Ports())
+	return err
+}
+
+func (p *passage) beside(c engine.Container) (err error) {
 	if p.ns, err = traffic.OpenNetNS(c.PID); err != nil {
 		return err
 	}
 	if p.owner, _, err = traffic.ListenersOf(processes(c), p.ns); err != nil {
 		return err
 	}
-	if p.line, err = traffic.Form(p.ns, p.owner); err != nil {
-		return err
-	}
-	p.shared, err = traffic.Share(p.ns, p.owner.Ports())
+	p.line, err = traffic.Form(p.ns, p.owner)
 	return err
 }
 
@@ -127,6 +133,22 @@ func (p *passage) stop(ctx context.Context) (string, error) {
 		return p.haltHolding(ctx)
 	}
 	return "", p.halt(ctx, p.head.Old, p.head.Plan.Drain)
+}
+
+// errFell: the successor ended by itself as soon as it served.
+var errFell = errors.New("the successor ended as soon as it served")
+
+// drain the predecessor. One that stays, stopped, is gone back to if it is needed meanwhile: who connects waits in the line.
+func (p *passage) drain(ctx context.Context) (string, error) {
+	next, err := process.Open(p.serving.PID)
+	if err == nil {
+		defer next.Close()
+	}
+	note, stopped := p.stop(ctx)
+	if stopped == nil && p.head.Request.Retire == RetireKeep && (err != nil || next.Alive() != nil) {
+		return note, fmt.Errorf("%w: %s", errFell, p.epitaph(ctx, p.successor))
+	}
+	return note, stopped
 }
 
 // haltHolding returns when the predecessor has no process any more: what its engine does after that, in a network that stays,

@@ -54,7 +54,7 @@ func (p *passage) run(ctx context.Context, steps []Step) {
 		}
 		switch {
 		case err == nil:
-		case p.forward() && s != StepTurn:
+		case p.forward() && s != StepTurn && !errors.Is(err, errFell):
 			p.warn(err)
 			if s == StepDrain || s == StepAway || s == StepName || s == StepRemove && later(err) {
 				p.finish(ctx, s)
@@ -122,7 +122,7 @@ func (p *passage) does(s Step) func(context.Context) (string, error) {
 	case StepTurn:
 		return p.turn
 	case StepDrain:
-		return p.stop
+		return p.drain
 	case StepRelease:
 		return p.release
 	case StepAway:
