@@ -53,7 +53,7 @@ func (m *mover) knock(line *Line, l *Listeners, want string) {
 	m.t.Helper()
 	for _, at := range l.Ports() {
 		for range 3 {
-			c, err := line.Knock(within(m.t, 10*time.Second), at)
+			c, err := line.Knock(within(m.t, time.Minute), at)
 			must(m.t, err)
 			who, err := converse(c)
 			c.Close()
@@ -85,7 +85,7 @@ func (m *mover) overlap(from *process, n int) *process {
 	must(t, line.Turn())
 	must(t, first.Close())
 	from.end(unix.SIGTERM)
-	must(t, line.Release(within(t, 10*time.Second)))
+	must(t, line.Release(within(t, time.Minute)))
 	must(t, share.Close())
 	m.load.served(name, 20)
 	must(t, second.Close())
@@ -114,7 +114,7 @@ func (m *mover) hold(from *process, n int) *process {
 		t.Errorf("the successor answered %d requests before its turn", got)
 	}
 	must(t, line.Turn())
-	must(t, line.Release(within(t, 10*time.Second)))
+	must(t, line.Release(within(t, time.Minute)))
 	must(t, share.Close())
 	m.load.served(name, 20)
 	must(t, second.Close())

@@ -94,7 +94,7 @@ func (l *load) answers(who string) int {
 func (l *load) served(who string, n int) {
 	l.t.Helper()
 	want := l.answers(who) + n
-	for deadline := time.Now().Add(30 * time.Second); l.answers(who) < want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); l.answers(who) < want; time.Sleep(time.Millisecond) {
 		if l.failed.Load() > 0 || time.Now().After(deadline) {
 			l.t.Fatalf("%s answered %d requests, want %d", who, l.answers(who), want)
 		}
