@@ -121,7 +121,7 @@ that a call is held too often, it is renewed by `+"`whittle renew`"+` and all ar
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", t.twin.Name, rate(first, unprotected), rate(first, whittled), rate(again, whittled),
 			rate(first, hardened), ratio(first, whittled), ratio(again, whittled), ratio(first, hardened))
 	}
-	b.WriteString("\nA request of memcached's is a batch: a hundred values are set, and read by one get. Of Flask, the oracle is the same image; there is none that always is hardened.\n\n")
+	b.WriteString("\nA request of memcached's is a batch: a hundred values are set, and read by one get. Where the oracle is the same image, hardened by how it is started, there is none that always is.\n\n")
 	for _, t := range all {
 		if len(t.served.hot) == 0 {
 			fmt.Fprintf(b, "- %s: no call was hot.\n", t.twin.Name)
