@@ -16,8 +16,6 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 # -buildvcs=false: the stamp differs between a clone and an archive of the same sources; the version is given instead.
 BUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 STAGE    := @scripts/stage
-# The race detector needs a C compiler; a laptop without one still gets the tests. Expanded late: need-deps may bring it.
-RACE      = $(shell command -v gcc >/dev/null && echo -race)
 SKIPPED  := .cache/skipped
 
 export FUZZTIME
@@ -39,7 +37,7 @@ test: ## everything: checks, fuzzing, all tests (as root it installs what is mis
 	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! scripts/deps -n test >/dev/null; then scripts/deps test; fi
 	@$(MAKE) --no-print-directory check fuzz
-	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) go test $(RACE) -count=1 -timeout 25m ./...
+	@WHITTLE_TEST_SKIPPED=$(CURDIR)/$(SKIPPED) scripts/tests
 	@scripts/skipped $(SKIPPED)
 
 .PHONY: unit
