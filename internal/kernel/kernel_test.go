@@ -61,7 +61,7 @@ func newCgroup(t testing.TB) cgroup {
 			unix.Close(fd)
 			os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
 			var err error
-			for range 200 { // the killed are gone a moment later
+			for range 3000 { // the killed are gone a moment later
 				if err = os.Remove(dir); err == nil {
 					return
 				}
