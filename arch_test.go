@@ -92,7 +92,7 @@ var layers = map[string][]string{
 		"internal/hint", "internal/holder", "internal/inject", "internal/judge", "internal/kernel", "internal/learn",
 		"internal/loop", "internal/observe", "internal/oracle", "internal/origin", "internal/plan",
 		"internal/policy", "internal/renew", "internal/seccomp", "internal/store", "internal/supervise", "internal/syscalls",
-		"internal/ward", "internal/workload",
+		"internal/units", "internal/ward", "internal/workload",
 	},
 
 	// For tests.

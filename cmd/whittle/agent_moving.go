@@ -34,7 +34,7 @@ func (a *app) moving(engines []engine.Engine, f agentFlags) (*agent.Moving, erro
 	sockets := map[string]string{"podman": f.podman, "docker": f.docker}
 	dir := filepath.Join(state, "renew")
 	return &agent.Moving{
-		Makers: makers, Oracles: filepath.Join(state, "oracles"), Limits: loop.Defaults(), Renew: f.renew == renewAuto,
+		Makers: makers, Oracles: filepath.Join(state, "oracles"), Units: unitsDir(state), Limits: loop.Defaults(), Renew: f.renew == renewAuto,
 		Move: func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error) {
 			return renew.RunJob(ctx, self, renew.Job{Request: q, Engine: engine, Socket: sockets[engine], Dir: dir, Tell: tell})
 		},

@@ -58,6 +58,9 @@ are in the files.`,
 	return cmd
 }
 
+// unitsDir is where units have their oracles write, and the agent looks.
+func unitsDir(state string) string { return filepath.Join(state, "units") }
+
 func (a *app) writeUnits(ctx context.Context, ref string, f unitFlags) error {
 	client := api.NewClient(a.socket)
 	defer client.Close()
@@ -73,8 +76,8 @@ func (a *app) writeUnits(ctx context.Context, ref string, f unitFlags) error {
 	if err != nil {
 		return fmt.Errorf("find the state directory: %w", err)
 	}
-	dir := filepath.Join(state, "units", name)
-	both, needed, err := recipes(ctx, f.podman, name, dir, o.Spec)
+	dir := filepath.Join(unitsDir(state), name)
+	both, needed, err := recipes(ctx, f.podman, name, dir, o)
 	if err != nil {
 		return err
 	}
@@ -127,7 +130,8 @@ func unitOf(ctx context.Context, client *api.Client, o api.OracleState) (name st
 }
 
 // recipes of both sides, and what is to be mounted into the oracle from dir.
-func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (both units.Containers, needed []oracle.File, err error) {
+func recipes(ctx context.Context, socket, name, dir string, o api.OracleState) (both units.Containers, needed []oracle.File, err error) {
+	spec := o.Spec
 	p := podman.New(socket)
 	defer p.Close()
 	b, err := p.Blueprint(ctx, name)
@@ -141,7 +145,14 @@ func recipes(ctx context.Context, socket, name, dir string, spec oracle.Spec) (b
 	if err != nil {
 		return both, needed, err
 	}
-	changes := engine.Changes{Image: start.Image, Command: start.Command, Entrypoint: start.Entrypoint, Env: start.Env}
+	made, err := agent.OracleMade(start)
+	if err != nil {
+		return both, needed, err
+	}
+	changes := engine.Changes{
+		Image: start.Image, Command: start.Command, Entrypoint: start.Entrypoint, Env: start.Env,
+		Labels: map[string]string{agent.OracleLabel: o.Workload, agent.OracleMadeLabel: made},
+	}
 	for _, m := range start.Mounts {
 		changes.Mounts = append(changes.Mounts, engine.Mount{Source: m.Source, Destination: m.Destination, ReadOnly: m.ReadOnly})
 	}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/agent"
+	"github.com/whittle-sec/whittle/internal/api"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/image"
 	"github.com/whittle-sec/whittle/internal/oracle"
@@ -55,7 +57,8 @@ func TestUnitsMakeTheSameContainer(t *testing.T) {
 	}
 	spec := oracle.Spec{Kind: oracle.Sanitizer, Image: "localhost/web:asan", Env: map[string]string{"TWIN": "1"}, Drain: time.Second}
 	dir := filepath.Join(t.TempDir(), "needs")
-	both, needed, err := recipes(t.Context(), e.Socket(), name, dir, spec)
+	o := api.OracleState{Workload: "0123abcd", Spec: spec}
+	both, needed, err := recipes(t.Context(), e.Socket(), name, dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +70,9 @@ func TestUnitsMakeTheSameContainer(t *testing.T) {
 	}
 	if _, err := both.Quadlets(); err != nil {
 		t.Error(err)
+	}
+	if !slices.Contains(both.Oracle.Flags, "--label="+agent.OracleLabel+"=0123abcd") {
+		t.Errorf("the oracle is made with %q", both.Oracle.Flags)
 	}
 	for _, tt := range []struct {
 		c           units.Container
@@ -114,7 +120,7 @@ func TestUnitsMakeTheSameContainer(t *testing.T) {
 			t.Errorf("%s is still there: %q, %v", tt.c.Name, left, err)
 		}
 	}
-	if _, _, err := recipes(t.Context(), e.Socket(), "nobody", dir, spec); err == nil || hint.Of(err) == "" {
+	if _, _, err := recipes(t.Context(), e.Socket(), "nobody", dir, o); err == nil || hint.Of(err) == "" {
 		t.Errorf("of no container: %v, want a hint", err)
 	}
 }

@@ -43,6 +43,8 @@ type twin struct {
 	id    string        // of the workload
 	wake  chan struct{} // the driver looks at once
 	ended chan struct{} // closed when the workload has no oracle any more
+	// starting takes the container that systemd starts as the oracle, while the driver waits for it.
+	starting chan newOracle
 
 	mu        sync.Mutex
 	workload  workload.Workload
@@ -66,7 +68,9 @@ type loopSite struct {
 	Production string        `json:"production,omitempty"` // id of a container
 	Name       string        `json:"name,omitempty"`       // production's
 	OracleName string        `json:"oracle_name,omitempty"`
-	Oracle     string        `json:"oracle,omitempty"`  // id; "" before it was made
+	Oracle     string        `json:"oracle,omitempty"` // id; "" before it was made
+	Unit       string        `json:"unit,omitempty"`   // of systemd, that manages production
+	OracleUnit string        `json:"oracle_unit,omitempty"`
 	Dir        string        `json:"dir,omitempty"`     // what is mounted into the oracle
 	Writers    renew.Writers `json:"writers,omitempty"` // whether both may run at once
 	Armed      bool          `json:"armed,omitempty"`   // the oracle was seen to have its hardening
@@ -99,7 +103,7 @@ type looping struct {
 func (a *Agent) newTwin(w workload.Workload, spec oracle.Spec, saved loopSaved) *twin {
 	return &twin{
 		agent: a, id: w.ID(), workload: w, spec: spec, machine: loop.New(a.limits(spec), saved.Machine), site: saved.Site,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		wake: make(chan struct{}, 1), ended: make(chan struct{}), starting: make(chan newOracle),
 	}
 }
 

@@ -44,8 +44,10 @@ type engines struct {
 	kill       context.CancelFunc
 	refuse     map[string]error // by verb
 	exit       engine.Exit
-	auto       bool // production is removed when it stops
-	dies       bool // an oracle does, at once
+	auto       bool              // production is removed when it stops
+	unit       string            // of systemd, that manages production
+	first      *engine.Container // production, as it was
+	dies       bool              // an oracle does, at once
 }
 
 const production = "aaaaaaaaaaaaaaaa"
@@ -54,7 +56,8 @@ func newEngines(image string) *engines {
 	c := engine.Container{Container: workload.Container{
 		Engine: "fake", ID: production, Name: "web", Workload: workload.Workload{Image: image, Command: []string{"/usr/bin/web"}},
 	}, State: engine.Running}
-	return &engines{containers: map[string]*engine.Container{production: &c}, refuse: map[string]error{}}
+	first := c
+	return &engines{containers: map[string]*engine.Container{production: &c}, first: &first, refuse: map[string]error{}}
 }
 
 func (e *engines) verb(ctx context.Context, name, id string, do func(c *engine.Container) error) error {
@@ -98,7 +101,7 @@ func (e *engines) Inspect(ctx context.Context, id string) (out engine.Container,
 
 func (e *engines) Blueprint(ctx context.Context, id string) (engine.Blueprint, error) {
 	c, err := e.Inspect(ctx, id)
-	return engine.Blueprint{Container: c, AutoRemove: e.auto}, err
+	return engine.Blueprint{Container: c, AutoRemove: e.auto || e.unit != "", SystemdUnit: e.unit}, err
 }
 
 func (e *engines) Make(ctx context.Context, like string, c engine.Changes) (string, error) {
@@ -216,7 +219,7 @@ func (r *loopRig) begin() {
 	r.a, r.stop = rig.Agent, rig.stop
 	r.ctx, r.kill = context.WithCancel(r.t.Context())
 	r.e.kill = r.kill
-	w := r.e.containers[production].Workload
+	w := r.e.first.Workload
 	oracles, err := r.db.Oracles(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)

@@ -34,7 +34,7 @@ func (d *driver) goThere(ctx context.Context) {
 	defer late.Stop()
 	err := d.prepareOracle(ctx)
 	if err == nil {
-		err = d.swap(ctx, site.Production, d.where().Oracle, d.agent.limits(d.specNow()).Boot, leaves)
+		err = d.exchange().there(ctx, leaves)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -213,57 +213,29 @@ func (d *driver) comeBack(ctx context.Context) {
 	if !d.quiesce(ctx) {
 		return
 	}
-	site := d.where()
-	maker := d.maker()
-	if maker == nil {
-		d.trouble(fmt.Errorf("no engine is called %q any more", site.Engine))
+	if d.maker() == nil {
+		d.trouble(fmt.Errorf("no engine is called %q any more", d.where().Engine))
 		d.again = d.agent.Now().Add(loopRetry)
 		return
 	}
-	_, err := inspect(ctx, maker, site.Production)
-	gone := errors.Is(err, engine.ErrUnknownContainer)
-	switch {
-	case gone: // somebody has removed production; the oracle does not stay in its place
-		err = nil
-	case err == nil:
-		err = d.back(ctx, maker, site)
-	}
+	x := d.exchange()
+	what, err := x.back(ctx)
 	if ctx.Err() != nil || errors.Is(err, errNotYet) {
 		d.again = d.agent.Now().Add(loopRetry / 4)
 		return
 	}
 	if err == nil {
-		err = d.removeOracle(ctx, maker)
+		err = x.clear(ctx)
 	}
 	if err != nil {
 		d.failed("production does not come back: " + err.Error())
 		return
 	}
-	d.returned(ctx, gone)
+	d.returned(ctx, what)
 }
 
-// returnPatience is how long production may take to get ready before the oracle goes on in its place.
-const returnPatience = time.Minute
-
-// back to production. An oracle that was not made, or not started, is in nobody's way.
-func (d *driver) back(ctx context.Context, maker engine.Maker, site loopSite) error {
-	from := cmpOr(site.Oracle, site.OracleName)
-	if from == "" {
-		ctx, cancel := context.WithTimeout(ctx, engineTime)
-		defer cancel()
-		return maker.Start(ctx, site.Production)
-	}
-	err := d.swap(ctx, from, site.Production, returnPatience, func() {})
-	if err == nil || ctx.Err() != nil || errors.Is(err, errNotYet) || errors.Is(err, errRolledBack) {
-		return err // after a rollback the oracle serves: better than nobody
-	}
-	// Nobody has to stay in the oracle because a service cannot be moved: to stop and to start is possible.
-	d.lose("connections were refused between a stop and a start: " + err.Error())
-	return stopStart(ctx, maker, from, site.Production, unready)
-}
-
-// returned: the loop has ended.
-func (d *driver) returned(ctx context.Context, gone bool) {
+// returned: the loop has ended, and what is there now.
+func (d *driver) returned(ctx context.Context, what string) {
 	now := d.agent.Now()
 	d.mu.Lock()
 	d.machine.Returned(now)
@@ -271,10 +243,6 @@ func (d *driver) returned(ctx context.Context, gone bool) {
 	d.mu.Unlock()
 	d.trouble(d.save(ctx))
 	d.settle(key{}, "a time loop has ended in which the oracle did not reach it")
-	what := "production serves again"
-	if gone {
-		what = "production's container is not there any more"
-	}
 	d.tell(fmt.Sprintf("%s after %s: %s", what, record.OracleFor.Round(100*time.Millisecond), loopVerdict(record)))
 	d.stir()
 }

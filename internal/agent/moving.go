@@ -24,6 +24,10 @@ type Moving struct {
 	Profiles func() ([]string, error)
 	// Oracles is the directory where oracles write their reports. It is made when there is none.
 	Oracles string
+	// Units is the directory where the oracles that have units write theirs, each below its unit's name.
+	Units string
+	// Systemd is who switches between units; nil asks systemctl.
+	Systemd Systemd
 	// Limits of what time loops may cost.
 	Limits loop.Limits
 	// Armed reports whether an oracle has its hardening; nil looks at its processes. dir is what was mounted into it.

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -22,7 +21,7 @@ func (d *driver) prepareOracle(ctx context.Context) error {
 	if maker == nil {
 		return fmt.Errorf("whittle cannot make containers of the engine %q", site.Engine)
 	}
-	if site.Oracle != "" {
+	if site.Oracle != "" || site.OracleUnit != "" {
 		return nil
 	}
 	b, err := maker.Blueprint(ctx, site.Production)
@@ -30,12 +29,12 @@ func (d *driver) prepareOracle(ctx context.Context) error {
 		return fmt.Errorf("look at production: %w", err)
 	}
 	switch {
-	case b.AutoRemove:
-		return errors.New("its engine removes production when it stops (--rm)")
-	case b.SystemdUnit != "":
-		return fmt.Errorf("the unit %s would start production again: whittle oracle unit writes units for both", b.SystemdUnit)
 	case renew.Sharer(b) != "":
 		return fmt.Errorf("production's network goes with it, and %s uses it, too", renew.Sharer(b))
+	case b.SystemdUnit != "":
+		return d.prepareUnit(ctx, b)
+	case b.AutoRemove:
+		return errors.New("its engine removes production when it stops (--rm)")
 	case len(b.Problems) > 0:
 		return fmt.Errorf("nothing like production can be made: %s", strings.Join(b.Problems, "; "))
 	}
@@ -69,33 +68,9 @@ func (d *driver) prepareOracle(ctx context.Context) error {
 // madeOracle is known by its id before it starts.
 func (d *driver) madeOracle(ctx context.Context, id string) error {
 	site := d.where()
+	d.agent.twins.forget(site.Oracle) // one that a unit had before
 	site.Oracle = id
 	d.at(site)
 	d.agent.twins.known(id, d.twin)
 	return d.save(ctx)
-}
-
-// removeOracle and what it wrote.
-func (d *driver) removeOracle(ctx context.Context, maker engine.Maker) error {
-	site := d.where()
-	if ref := cmpOr(site.Oracle, site.OracleName); ref != "" {
-		stopped, cancel := context.WithTimeout(ctx, engineTime)
-		defer cancel()
-		if err := stopForGood(stopped, maker, ref, unready); err != nil {
-			return err
-		}
-		if err := maker.Remove(stopped, ref); err != nil {
-			return err
-		}
-	}
-	d.reported(true) // whatever it wrote last counts
-	d.agent.twins.forget(site.Oracle)
-	if site.Dir != "" {
-		if err := os.RemoveAll(d.agent.oracleDir(site)); err != nil {
-			d.agent.Log.Error("remove what an oracle wrote", "err", err)
-		}
-	}
-	site.Oracle, site.OracleName, site.Dir = "", "", ""
-	d.at(site)
-	return nil
 }

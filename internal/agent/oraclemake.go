@@ -3,6 +3,9 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,17 +15,41 @@ import (
 	"github.com/whittle-sec/whittle/internal/oracle"
 )
 
-// OracleLabel is on the containers that the agent makes, for people: their workload. The agent itself goes by their ids.
+// OracleLabel is on oracles' containers, for people: their workload. The agent itself goes by their ids.
 const OracleLabel = "io.whittle.oracle"
 
-// oracleDir is what is mounted into an oracle, on the host.
-func (a *Agent) oracleDir(site loopSite) string { return filepath.Join(a.Moving.Oracles, site.Dir) }
+// OracleMadeLabel says in a unit what its oracle was made of, as OracleMade has it: one that was set afterwards is another.
+const OracleMadeLabel = "io.whittle.oracle.made"
+
+// OracleMade tells what an oracle is made of from anything else. What is in its files is not told: they are written anew.
+func OracleMade(start oracle.Start) (string, error) {
+	start.Files = nil
+	text, err := json.Marshal(start)
+	if err != nil {
+		return "", fmt.Errorf("tell what the oracle is made of: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// oracleDir is what is mounted into an oracle, on the host. A unit's is always the same.
+func (a *Agent) oracleDir(site loopSite) string {
+	if site.OracleUnit != "" {
+		return filepath.Join(a.Moving.Units, site.Dir)
+	}
+	return filepath.Join(a.Moving.Oracles, site.Dir)
+}
+
+// startOfOracle is what turns a production into its oracle.
+func startOfOracle(spec oracle.Spec, b engine.Blueprint, dir string) (oracle.Start, error) {
+	return spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command, Env: oracle.Variables(b.Env)}, dir)
+}
 
 // oracleChanges turn production into its oracle, whose directory is made anew: what an oracle before it wrote is none of its
 // reports.
 func (a *Agent) oracleChanges(spec oracle.Spec, b engine.Blueprint, site loopSite) (engine.Changes, error) {
 	dir := a.oracleDir(site)
-	start, err := spec.Changes(oracle.Production{Image: b.Workload.Image, Argv: b.Workload.Command, Env: oracle.Variables(b.Env)}, dir)
+	start, err := startOfOracle(spec, b, dir)
 	if err != nil {
 		return engine.Changes{}, err
 	}

@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,25 +27,11 @@ func (d *driver) watch(ctx context.Context) {
 		return
 	}
 	d.looked = now
-	maker := d.maker()
-	if maker == nil {
+	if d.maker() == nil {
 		d.failed(fmt.Sprintf("no engine is called %q any more", d.where().Engine))
 		return
 	}
-	c, err := inspect(ctx, maker, d.where().Oracle)
-	switch {
-	case ctx.Err() != nil:
-	case errors.Is(err, engine.ErrUnknownContainer):
-		d.failed("somebody has removed the oracle")
-	case err != nil:
-		d.trouble(fmt.Errorf("look at the oracle: %w", err))
-	case !c.State.Alive():
-		d.died(ctx, maker, c.ID)
-	default:
-		if old, err := inspect(ctx, maker, d.where().Production); err == nil && old.State.Alive() {
-			d.failed("somebody has started production beside its oracle")
-		}
-	}
+	d.exchange().look(ctx)
 }
 
 // reported tells the machine of new reports; ended says that none is being written any more.

@@ -34,6 +34,9 @@ func (a *Agent) Prepare(ctx context.Context, by api.Peer, p api.Preparation) (ap
 	}
 	c := p.Container
 	twin := a.twins.whose(c.ID)
+	if twin == nil {
+		twin = a.startedByUnit(ctx, by, c)
+	}
 	if twin != nil {
 		c.Workload = twin.workload // an oracle goes by production's policy
 	}
