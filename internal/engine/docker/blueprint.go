@@ -3,18 +3,17 @@
 package docker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 const (
@@ -35,19 +34,15 @@ func (d *Docker) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 	}
 	b := engine.Blueprint{
 		Container:      c,
-		Ports:          in.ports(),
+		Ports:          sockethttp.Ports(in.published()),
 		Addresses:      in.addresses(),
+		Volumes:        sockethttp.Volumes(in.Mounts),
 		SystemdUnit:    printable(in.Config.Labels[unitLabel]),
 		AutoRemove:     in.HostConfig.AutoRemove,
 		RestartPolicy:  printable(in.HostConfig.RestartPolicy.Name),
-		HasHealthcheck: in.Config.Healthcheck.set(),
+		HasHealthcheck: in.Config.Healthcheck.Set(),
 		Env:            in.Config.Env,
 		StopTimeout:    stopDefault,
-	}
-	for _, m := range in.Mounts {
-		if m.Type == "bind" || m.Type == "volume" {
-			b.Volumes = append(b.Volumes, engine.Mount{Volume: printable(m.Name), Source: printable(m.Source), Destination: printable(m.Destination), ReadOnly: !m.RW})
-		}
 	}
 	if in.Config.StopTimeout != nil {
 		b.StopTimeout = time.Duration(min(*in.Config.StopTimeout, 1<<30)) * time.Second
@@ -87,13 +82,13 @@ func (d *Docker) network(ctx context.Context, in inspection) (engine.NetworkMode
 }
 
 // published ports: those that were left to chance are known while it runs.
-func (in inspection) published() map[string][]binding {
+func (in inspection) published() map[string][]sockethttp.Binding {
 	out := maps.Clone(in.HostConfig.PortBindings)
 	if out == nil {
-		out = make(map[string][]binding)
+		out = make(map[string][]sockethttp.Binding)
 	}
 	for key, said := range out {
-		if slices.ContainsFunc(said, func(b binding) bool { return b.HostPort == "" || b.HostPort == "0" }) && len(in.NetworkSettings.Ports[key]) > 0 {
+		if slices.ContainsFunc(said, func(b sockethttp.Binding) bool { return b.HostPort == "" || b.HostPort == "0" }) && len(in.NetworkSettings.Ports[key]) > 0 {
 			out[key] = found(in.NetworkSettings.Ports[key], said)
 		}
 	}
@@ -108,7 +103,7 @@ func (in inspection) published() map[string][]binding {
 }
 
 // found are the ports that were chosen: one for IPv4 and one for IPv6, often the same, where every address was meant.
-func found(got, said []binding) (out []binding) {
+func found(got, said []sockethttp.Binding) (out []sockethttp.Binding) {
 	for _, b := range got {
 		if b.HostIP == "0.0.0.0" || b.HostIP == "::" {
 			b.HostIP = ""
@@ -123,39 +118,11 @@ func found(got, said []binding) (out []binding) {
 	return out
 }
 
-func (in inspection) ports() (out []engine.PublishedPort) {
-	for key, hosts := range in.published() {
-		number, protocol, _ := strings.Cut(key, "/")
-		inside, err := strconv.ParseUint(number, 10, 16)
-		if err != nil {
-			continue
-		}
-		for _, host := range hosts {
-			port, err := strconv.ParseUint(host.HostPort, 10, 16)
-			if err != nil {
-				continue
-			}
-			p := engine.PublishedPort{HostPort: uint16(port), ContainerPort: uint16(inside), Protocol: printable(cmp.Or(protocol, "tcp"))}
-			if addr, err := netip.ParseAddr(host.HostIP); err == nil {
-				p.HostIP = addr
-			}
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, func(a, b engine.PublishedPort) int {
-		return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), cmp.Compare(a.ContainerPort, b.ContainerPort), cmp.Compare(a.Protocol, b.Protocol), a.HostIP.Compare(b.HostIP))
-	})
-	return out
-}
-
-func (in inspection) addresses() (out []netip.Addr) {
+func (in inspection) addresses() []netip.Addr {
+	var texts []string
 	for _, name := range slices.Sorted(maps.Keys(in.NetworkSettings.Networks)) {
 		e := in.NetworkSettings.Networks[name]
-		for _, text := range []string{e.IPAddress, e.GlobalIPv6Address} {
-			if addr, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, addr) {
-				out = append(out, addr)
-			}
-		}
+		texts = append(texts, e.IPAddress, e.GlobalIPv6Address)
 	}
-	return out
+	return sockethttp.Addresses(texts...)
 }

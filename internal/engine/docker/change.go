@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 const maxProfile = 1 << 20 // bytes; Docker's own has 13 KB
@@ -22,7 +23,7 @@ const maxProfile = 1 << 20 // bytes; Docker's own has 13 KB
 func anonymous(in inspection, host object) {
 	binds := host.list("Binds")
 	for _, m := range in.Mounts {
-		if m.Type != "volume" || !anonymousName(m.Name) {
+		if m.Type != "volume" || !sockethttp.Anonymous(m.Name) {
 			continue
 		}
 		at := slices.IndexFunc(host.list("Mounts"), func(v any) bool { return isFor(v, m.Destination) })
@@ -39,11 +40,6 @@ func anonymous(in inspection, host object) {
 		}
 	}
 	host["Binds"] = binds
-}
-
-// anonymousName is what Docker calls a volume that nobody named.
-func anonymousName(name string) bool {
-	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // isFor tells whether "source:destination[:options]", or a mount, is for this destination.

@@ -26,6 +26,7 @@ const oldestMinor = 24 // of API 1: Docker 1.12
 
 // Docker is safe for use by goroutines. Make it with New.
 type Docker struct {
+	sockethttp.Verbs
 	client *sockethttp.Client
 	socket string
 
@@ -64,6 +65,7 @@ func New(socket string) *Docker {
 			d.info = nil
 		},
 	})
+	d.Verbs = sockethttp.NewVerbs(d.client, d.words())
 	return d
 }
 

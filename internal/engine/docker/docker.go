@@ -42,12 +42,9 @@ type inspection struct {
 		Error      string
 		Health     struct{ Status string }
 	}
-	Mounts []struct {
-		Type, Name, Source, Destination string
-		RW                              bool
-	}
+	Mounts          []sockethttp.Mount
 	NetworkSettings struct {
-		Ports    map[string][]binding
+		Ports    map[string][]sockethttp.Binding
 		Networks map[string]endpoint
 	}
 	Config struct {
@@ -57,22 +54,19 @@ type inspection struct {
 		StopSignal  string
 		StopTimeout *uint
 		Tty         bool
-		Healthcheck *healthcheck
+		Healthcheck *sockethttp.Healthcheck
 	}
 	HostConfig struct {
 		Privileged      bool
 		SecurityOpt     []string
 		Runtime         string
 		NetworkMode     string
-		PortBindings    map[string][]binding
+		PortBindings    map[string][]sockethttp.Binding
 		PublishAllPorts bool
 		AutoRemove      bool
 		RestartPolicy   struct{ Name string }
 	}
 }
-
-// binding of a published port.
-type binding struct{ HostIP, HostPort string }
 
 // endpoint of a container in a network.
 type endpoint struct {
@@ -82,13 +76,6 @@ type endpoint struct {
 
 // ipamConfig is what was asked for.
 type ipamConfig struct{ IPv4Address, IPv6Address string }
-
-type healthcheck struct{ Test []string }
-
-// set tells whether there is one: an image's may have been switched off.
-func (h *healthcheck) set() bool {
-	return h != nil && len(h.Test) > 0 && h.Test[0] != "" && h.Test[0] != "NONE"
-}
 
 // Inspect describes one container.
 func (d *Docker) Inspect(ctx context.Context, id string) (engine.Container, error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 const someID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -129,8 +130,7 @@ func FuzzDraft(f *testing.F) {
 		if config == nil || host == nil {
 			return
 		}
-		in.published()
-		in.ports()
+		sockethttp.Ports(in.published())
 		in.addresses()
 		without(config, doc.object("Image"))
 		names(in, config, host)

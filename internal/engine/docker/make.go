@@ -83,7 +83,7 @@ func (d *Docker) create(ctx context.Context, name string, plan draft) (string, e
 	if err != nil {
 		return "", fmt.Errorf("create: %w", err)
 	}
-	if !anonymousName(made.ID) { // the form is the same
+	if !sockethttp.Anonymous(made.ID) { // the form is the same
 		return "", fmt.Errorf("docker answers with the id %s: %w", printable(made.ID), engine.ErrIncompatible)
 	}
 	return made.ID, nil

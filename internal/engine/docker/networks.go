@@ -11,10 +11,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
+
+// connectWithin is what a network may take.
+const connectWithin = 60 * time.Second
 
 // defaultNetwork has no names, and takes no settings.
 const defaultNetwork = "bridge"
@@ -101,7 +105,7 @@ func (d *Docker) connect(ctx context.Context, id string, plan draft) error {
 	first := object(plan.body.object("NetworkingConfig").object("EndpointsConfig"))
 	for _, name := range slices.Sorted(maps.Keys(plan.ask)) {
 		_, err := d.client.Send(ctx, sockethttp.Order{
-			Path: "/networks/" + url.PathEscape(name) + "/disconnect", Within: startWithin, Body: map[string]any{"Container": id},
+			Path: "/networks/" + url.PathEscape(name) + "/disconnect", Within: connectWithin, Body: map[string]any{"Container": id},
 		}, nil)
 		if err != nil {
 			return fmt.Errorf("disconnect it from the network %s: %w", printable(name), err)
@@ -123,7 +127,7 @@ func (d *Docker) connect(ctx context.Context, id string, plan draft) error {
 
 func (d *Docker) plug(ctx context.Context, id, network string, endpoint object) error {
 	_, err := d.client.Send(ctx, sockethttp.Order{
-		Path: "/networks/" + url.PathEscape(network) + "/connect", Within: startWithin,
+		Path: "/networks/" + url.PathEscape(network) + "/connect", Within: connectWithin,
 		Body: map[string]any{"Container": id, "EndpointConfig": endpoint},
 	}, nil)
 	if err != nil {
@@ -133,7 +137,4 @@ func (d *Docker) plug(ctx context.Context, id, network string, endpoint object) 
 }
 
 // addressTaken tells whether a start failed for that. What is said of a port has a small letter.
-func addressTaken(err error) bool {
-	var r *sockethttp.Refusal
-	return errors.As(err, &r) && strings.Contains(r.Message, "Address already in use")
-}
+func addressTaken(message string) bool { return strings.Contains(message, "Address already in use") }

@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/engine"
-	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 // network is what is read of one of Podman's.
@@ -168,8 +167,7 @@ func (e *editor) asks(name string) (options []string) {
 }
 
 // addressTaken tells whether a start failed for that, by the words of Podman itself and of CNI's host-local.
-func addressTaken(err error) bool {
-	var r *sockethttp.Refusal
-	return errors.As(err, &r) && strings.Contains(strings.ToLower(r.Message), "requested ip address") &&
-		(strings.Contains(r.Message, "is already allocated") || strings.Contains(r.Message, "is not available"))
+func addressTaken(message string) bool {
+	return strings.Contains(strings.ToLower(message), "requested ip address") &&
+		(strings.Contains(message, "is already allocated") || strings.Contains(message, "is not available"))
 }

@@ -3,18 +3,17 @@
 package podman
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 const (
@@ -38,13 +37,13 @@ func (p *Podman) Blueprint(ctx context.Context, id string) (engine.Blueprint, er
 	}
 	b := engine.Blueprint{
 		Container:      c,
-		Ports:          ports(in),
+		Ports:          sockethttp.Ports(in.HostConfig.PortBindings),
 		Addresses:      in.addresses(),
 		Volumes:        in.volumes(),
 		SystemdUnit:    printable(in.Config.Labels[unitLabel]),
 		AutoRemove:     in.HostConfig.AutoRemove,
 		RestartPolicy:  printable(in.HostConfig.RestartPolicy.Name),
-		HasHealthcheck: in.Config.Healthcheck.set(),
+		HasHealthcheck: in.Config.Healthcheck.Set(),
 		Env:            in.Config.Env,
 		StopTimeout:    stopDefault,
 	}
@@ -91,55 +90,18 @@ func (p *Podman) network(ctx context.Context, in inspection) (engine.NetworkMode
 	return engine.NetworkMode("container:" + owner.ID), nil
 }
 
-// ports that are published, in a fixed order.
-func ports(in inspection) []engine.PublishedPort {
-	var out []engine.PublishedPort
-	for key, hosts := range in.HostConfig.PortBindings {
-		number, protocol, _ := strings.Cut(key, "/")
-		inside, err := strconv.ParseUint(number, 10, 16)
-		if err != nil {
-			continue
-		}
-		for _, host := range hosts {
-			port, err := strconv.ParseUint(host.HostPort, 10, 16)
-			if err != nil {
-				continue
-			}
-			p := engine.PublishedPort{HostPort: uint16(port), ContainerPort: uint16(inside), Protocol: printable(cmp.Or(protocol, "tcp"))}
-			if addr, err := netip.ParseAddr(host.HostIP); err == nil {
-				p.HostIP = addr
-			}
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, func(a, b engine.PublishedPort) int {
-		return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), cmp.Compare(a.ContainerPort, b.ContainerPort), cmp.Compare(a.Protocol, b.Protocol), a.HostIP.Compare(b.HostIP))
-	})
-	return out
-}
-
-func (in inspection) addresses() (out []netip.Addr) {
-	all := []addresses{in.NetworkSettings.addresses}
+func (in inspection) addresses() []netip.Addr {
+	texts := []string{in.NetworkSettings.IPAddress, in.NetworkSettings.GlobalIPv6Address}
 	for _, name := range slices.Sorted(maps.Keys(in.NetworkSettings.Networks)) {
-		all = append(all, in.NetworkSettings.Networks[name])
+		a := in.NetworkSettings.Networks[name]
+		texts = append(texts, a.IPAddress, a.GlobalIPv6Address)
 	}
-	for _, a := range all {
-		for _, text := range []string{a.IPAddress, a.GlobalIPv6Address} {
-			if addr, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, addr) {
-				out = append(out, addr)
-			}
-		}
-	}
-	return out
+	return sockethttp.Addresses(texts...)
 }
 
 // volumes, and a root file system that is no image and that a successor writes to as well.
-func (in inspection) volumes() (out []engine.Mount) {
-	for _, m := range in.Mounts {
-		if m.Type == "bind" || m.Type == "volume" {
-			out = append(out, engine.Mount{Volume: printable(m.Name), Source: printable(m.Source), Destination: printable(m.Destination), ReadOnly: !m.RW})
-		}
-	}
+func (in inspection) volumes() []engine.Mount {
+	out := sockethttp.Volumes(in.Mounts)
 	if _, fresh := strings.CutSuffix(in.Rootfs, ":O"); in.Rootfs != "" && !fresh {
 		out = append(out, engine.Mount{Source: printable(in.Rootfs), Destination: "/"})
 	}

@@ -36,6 +36,7 @@ var gone = []string{"no such container", "container has already been removed", "
 
 // Podman is safe for use by goroutines. Make it with New.
 type Podman struct {
+	sockethttp.Verbs
 	client *sockethttp.Client
 	socket string
 }
@@ -45,7 +46,7 @@ func New(socket string) *Podman {
 	if socket == "" {
 		socket = DefaultSocket
 	}
-	return &Podman{socket: socket, client: sockethttp.New(socket, sockethttp.Dialect{
+	p := &Podman{socket: socket, client: sockethttp.New(socket, sockethttp.Dialect{
 		Name:  "podman",
 		Start: fmt.Sprintf(startHint, socket),
 		List:  "podman ps --all",
@@ -63,6 +64,8 @@ func New(socket string) *Podman {
 				(answer.StatusCode == http.StatusNotFound || slices.Contains(gone, cause))
 		},
 	})}
+	p.Verbs = sockethttp.NewVerbs(p.client, p.words())
+	return p
 }
 
 // Socket is where its server is asked.

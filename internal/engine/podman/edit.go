@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 // dropped options say how one container was made, and nothing of what it is: files that name it (whose readers mean the
@@ -227,7 +228,7 @@ func (e *editor) resolved() {
 		}
 	}
 	if e.publish {
-		for _, p := range ports(e.in) {
+		for _, p := range sockethttp.Ports(e.in.HostConfig.PortBindings) {
 			host := ""
 			switch {
 			case !p.HostIP.IsValid(), p.HostIP == netip.IPv4Unspecified() && !e.ipv4: // Podman 5 writes 0.0.0.0 of nothing

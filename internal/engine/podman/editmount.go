@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 )
 
 // anyPort tells whether a --publish leaves the host's port to chance: "80", "127.0.0.1::80".
@@ -104,7 +105,7 @@ func (e *editor) mount(text string) {
 // asked for them.
 func (e *editor) anonymous() {
 	for _, m := range e.in.Mounts {
-		if m.Type != "volume" || !anonymousName(m.Name) || e.replaced(m.Destination) || e.given(m.Name, m.Destination) {
+		if m.Type != "volume" || !sockethttp.Anonymous(m.Name) || e.replaced(m.Destination) || e.given(m.Name, m.Destination) {
 			continue
 		}
 		options := []string{"rw"}
@@ -131,11 +132,6 @@ func (e *editor) given(volume, destination string) bool {
 		return o.name == "volume" && (strings.HasPrefix(o.text, volume+":"+destination+":") || o.text == volume+":"+destination) ||
 			o.name == "mount" && strings.Contains(o.text, volume)
 	})
-}
-
-// anonymousName is what Podman and Docker call a volume that nobody named.
-func anonymousName(name string) bool {
-	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // besides mounts what the changes ask for.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/engine/likeness"
+	"github.com/whittle-sec/whittle/internal/engine/sockethttp"
 	"github.com/whittle-sec/whittle/internal/hint"
 )
 
@@ -174,7 +175,7 @@ func (p *Podman) create(ctx context.Context, c command) (string, error) {
 		return "", refusal(err, said.String())
 	}
 	id := strings.TrimSpace(out.String())
-	if !anonymousName(id) { // the form is the same
+	if !sockethttp.Anonymous(id) { // the form is the same
 		return "", fmt.Errorf("podman create answers %s: %w", printable(id), engine.ErrIncompatible)
 	}
 	return id, nil

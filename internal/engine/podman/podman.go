@@ -49,11 +49,7 @@ type inspection struct {
 		FinishedAt time.Time
 		Error      string
 	}
-	Mounts []struct {
-		Type, Name, Source, Destination string
-		RW                              bool
-		Options                         []string
-	}
+	Mounts          []sockethttp.Mount
 	NetworkSettings struct {
 		addresses
 		Networks map[string]addresses
@@ -65,7 +61,7 @@ type inspection struct {
 		StopTimeout   *uint
 		Env, Cmd      []string
 		CreateCommand []string
-		Healthcheck   *healthcheck
+		Healthcheck   *sockethttp.Healthcheck
 	}
 	HostConfig struct {
 		Privileged                                                  bool
@@ -73,18 +69,11 @@ type inspection struct {
 		NetworkMode, PidMode, IpcMode, UTSMode, UsernsMode, Cgroups string
 		AutoRemove                                                  bool
 		RestartPolicy                                               struct{ Name string }
-		PortBindings                                                map[string][]struct{ HostIP, HostPort string }
+		PortBindings                                                map[string][]sockethttp.Binding
 	}
 }
 
 type addresses struct{ IPAddress, GlobalIPv6Address, MacAddress string }
-
-type healthcheck struct{ Test []string }
-
-// set tells whether there is one: an image's may have been switched off.
-func (h *healthcheck) set() bool {
-	return h != nil && len(h.Test) > 0 && h.Test[0] != "" && !strings.EqualFold(h.Test[0], "none")
-}
 
 // Inspect describes one container.
 func (p *Podman) Inspect(ctx context.Context, id string) (engine.Container, error) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sockethttp asks an engine that answers HTTP at a unix socket. What it asks for and what the answers mean is for the
-// engine's adapter to know.
+// engine's adapter to know, but for what Podman and Docker have in common: the verbs that begin and end a container, and the
+// shape of what they say of one.
 //
 // It speaks plain HTTP, as the engines' own client libraries would: the few addresses that adapters need do not pay for one.
 package sockethttp
