@@ -180,7 +180,7 @@ func TestLanes(t *testing.T) {
 		t.Errorf("the init is in lane %v", got)
 	}
 	var shell, child int
-	for range 500 {
+	for range 3000 {
 		shell = childOf(entered.Process.Pid)
 		if child = childOf(shell); child != 0 {
 			break
