@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/testbed/bedtest"
 )
 
 func TestAddressed(t *testing.T) {
@@ -71,5 +72,21 @@ func TestAttachments(t *testing.T) {
 	want := []engine.Attachment{{Network: "a", Driver: "macvlan"}, {Network: "b", Driver: "bridge", Fixed: true, Askable: true}}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("attachments are %+v, want %+v", got, want)
+	}
+}
+
+// What Podman says of a network that does not pass the host, and of its addresses.
+func TestBlueprintOfNetworks(t *testing.T) {
+	s := open(t)
+	s.podman("network", "create", "--driver", "macvlan", "--subnet", "10.79.0.0/24", "lan")
+	for options, want := range map[string]engine.Attachment{
+		"--network=lan":              {Network: "lan", Driver: "macvlan", Askable: true},
+		"--network=lan:ip=10.79.0.9": {Network: "lan", Driver: "macvlan", Askable: true, Fixed: true},
+		"--network=bridge":           {Network: "podman", Driver: "bridge", Askable: true},
+	} {
+		b, err := s.p.Blueprint(t.Context(), s.podman("create", options, bedtest.Busybox, "/bin/sh"))
+		if err != nil || len(b.Networks) != 1 || b.Networks[0] != want || b.NetworkKept {
+			t.Errorf("%s: networks %+v, %v; want %+v", options, b.Networks, err, want)
+		}
 	}
 }
