@@ -73,7 +73,7 @@ var layers = map[string][]string{
 	// Moving a service from one container to another: its listening sockets, or what arrives at the host for it.
 	"internal/traffic": {"internal/hint"},
 	"internal/gate":    {"internal/hint"},
-	"internal/renew":   {"internal/engine", "internal/engine/process", "internal/gate", "internal/hint", "internal/traffic", "internal/workload"},
+	"internal/renew":   {"internal/engine", "internal/engine/process", "internal/gate", "internal/hint", "internal/traffic", "internal/units", "internal/workload"},
 
 	// Time loops: what a hardened twin is and says, and when it takes production's place.
 	"internal/oracle": {"internal/workload"},

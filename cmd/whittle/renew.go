@@ -39,6 +39,7 @@ published ports stay. When the successor does not get ready, the predecessor ser
 
 How that is done is chosen by what the container allows; --dry-run shows it. The strategies, the least noticeable first:
   overlap   both run at once; the successor gets new connections when it is ready
+  socket    systemd restarts the container's unit; new connections wait in the unit's socket
   hold      stop, then start; new connections wait beside the service, in a network that stays (host, pod, another container's)
   gate      stop, then start; new connections wait at the host, for a container with a network of its own
   restart   stop, then start; connections are refused meanwhile. Only when it is asked for`,
@@ -70,7 +71,7 @@ How that is done is chosen by what the container allows; --dry-run shows it. The
 func (f *renewFlags) flags(cmd *cobra.Command) {
 	flags, q := cmd.Flags(), &f.request
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say how it would be done, and change nothing")
-	flags.StringVar(&f.strategy, "strategy", "", "overlap, hold, gate or restart, instead of the best that can be had")
+	flags.StringVar(&f.strategy, "strategy", "", "overlap, socket, hold, gate or restart, instead of the best that can be had")
 	flags.StringVar(&q.Changes.Seccomp, "profile", "", "seccomp profile of the successor: a `FILE`, or unconfined; without it, the same")
 	flags.StringVar(&f.writers, "writers", "", "how many instances may run on its volumes at once: one or many; without it, one if it can write to any")
 	flags.StringVar(&f.address, "address", "", "in a network of its own: keep its address, or take any; without it, keep where the predecessor ends first")
@@ -83,7 +84,7 @@ func (f *renewFlags) flags(cmd *cobra.Command) {
 	flags.StringVar(&q.Successor, "successor", "", "an existing `CONTAINER` that is stopped takes over; none is made, and none renamed")
 	flags.BoolVar(&f.recover, "recover", false, "finish or undo what renewals that were killed have left")
 	f.makers.flags(cmd)
-	completeFlag(cmd, "strategy", "overlap", "hold", "gate", "restart")
+	completeFlag(cmd, "strategy", "overlap", "socket", "hold", "gate", "restart")
 	completeFlag(cmd, "writers", "one", "many")
 	completeFlag(cmd, "address", "keep", "any")
 }

@@ -13,6 +13,8 @@ import (
 // doing says what a step does.
 var doing = map[renew.Step]string{
 	renew.StepMake:    "make the successor",
+	renew.StepProfile: "replace the unit's profile",
+	renew.StepRestart: "have systemd restart the unit",
 	renew.StepInit:    "set it up, all but its start",
 	renew.StepForm:    "stand beside the service's sockets",
 	renew.StepHold:    "let new connections wait",

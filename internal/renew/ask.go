@@ -97,6 +97,9 @@ func (p *passage) settled(ctx context.Context, id string, alive bool, late error
 
 // epitaph says how a container ended, with the last that it wrote.
 func (p *passage) epitaph(ctx context.Context, id string) string {
+	if p.head.Plan.Unit != "" {
+		return p.unitEnded()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
 	defer cancel()
 	text := "it ended"

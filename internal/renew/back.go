@@ -3,6 +3,7 @@
 package renew
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,16 +26,21 @@ func (p *passage) back(ctx context.Context, why error) {
 	}
 	p.tell(d)
 	began := time.Now()
-	err := p.undo(ctx)
+	undo := p.undo
+	if p.head.Plan.Unit != "" {
+		undo = p.undoUnit
+	}
+	err := undo(ctx)
+	serves := cmp.Or(p.restored, p.head.Old)
 	d.State, d.Took = Ended, time.Since(began)
 	switch {
 	case err == nil:
-		p.result.Outcome, p.result.Serving = RolledBack, p.head.Old
+		p.result.Outcome, p.result.Serving = RolledBack, serves
 	case errors.Is(err, errOld):
 		p.result.Outcome = Broken
 		p.result.Why += "; and then: " + err.Error()
 	default:
-		p.result.Outcome, p.result.Serving = RolledBack, p.head.Old
+		p.result.Outcome, p.result.Serving = RolledBack, serves
 		p.warn(err)
 	}
 	if err != nil {
@@ -162,11 +168,16 @@ func (p *passage) restore(ctx context.Context) error {
 	if err := p.launch(ctx, p.head.Old); err != nil {
 		return fmt.Errorf("start it again: %w", err)
 	}
+	return p.serveAgain(ctx, p.head.Old)
+}
+
+// serveAgain gives what waits, and what comes, to the predecessor, which was started again.
+func (p *passage) serveAgain(ctx context.Context, id string) error {
 	if len(p.head.Plan.Ports) == 0 {
 		p.gapEnds()
 		return nil
 	}
-	next, err := p.awaitListeners(ctx, p.head.Old)
+	next, err := p.awaitListeners(ctx, id)
 	if err != nil {
 		return fmt.Errorf("start it again: %w", err)
 	}
@@ -177,7 +188,7 @@ func (p *passage) restore(ctx context.Context) error {
 		}
 	}
 	// It served before, whatever is asked of a successor: what it does not say in time is no reason to keep clients waiting.
-	switch err := p.awaitReady(ctx, p.head.Old, Ready{}); {
+	switch err := p.awaitReady(ctx, id, Ready{}); {
 	case errors.Is(err, errLate):
 		p.warn(fmt.Errorf("the predecessor: %w", err))
 	case err != nil:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/traffic"
+	"github.com/whittle-sec/whittle/internal/units"
 )
 
 // Facts are what a choice needs to know beyond the blueprint.
@@ -22,8 +23,13 @@ type Facts struct {
 	NoTraffic string // why listening sockets cannot be moved here; "": they can
 	NoGate    string // why connections cannot be kept waiting at the host
 	Gate      string // how they would be
-	Sharer    string // a process of another container in the network of its own, which would be left without one
-	Inits     bool   // the engine can do everything but the exec beforehand
+	// Unit of systemd's that manages it; nil: none, or none that can be driven, and NoUnit says why. Where its sockets were
+	// given to the container, Listeners are those, and Own are what the container listens on besides.
+	Unit   *units.Unit
+	NoUnit string
+	Own    []netip.AddrPort
+	Sharer string // a process of another container in the network of its own, which would be left without one
+	Inits  bool   // the engine can do everything but the exec beforehand
 	// Successor is what an existing one is made of; nil where one is to be made.
 	Successor *engine.Blueprint
 }
@@ -41,6 +47,9 @@ func Choose(b engine.Blueprint, f Facts, r Request) Plan {
 	if why, hint := refusal(b, f, r); why != "" {
 		p.Refused, p.Hint = why, hint
 		return p
+	}
+	if f.Unit != nil {
+		p.unit(f.Unit, b, r)
 	}
 	c := choice{b, f, r, p.Writers}
 	for _, s := range Strategies {
@@ -68,8 +77,11 @@ func Choose(b engine.Blueprint, f Facts, r Request) Plan {
 
 // writers decides whether two instances may run at once, and says why.
 func (p *Plan) writers(b engine.Blueprint, r Request) Writers {
-	if r.Writers != WritersGuessed {
+	switch {
+	case r.Writers != WritersGuessed:
 		return r.Writers
+	case b.SystemdUnit != "":
+		return WritersOne // one instance of a unit
 	}
 	if m := writable(b.Volumes); m != nil {
 		p.Reasons = append(p.Reasons, fmt.Sprintf("%s can be written to, so only one instance at a time may run on it (--writers many says otherwise)", m.Destination))
@@ -94,20 +106,16 @@ func refusal(b engine.Blueprint, f Facts, r Request) (why, hint string) {
 		return "it does not run", "a container that does not run needs no renewal: change it and start it"
 	case b.State == engine.Paused:
 		return "it is paused", "unpause it first: " + b.Engine + " unpause " + b.Name
-	case b.SystemdUnit != "" && f.Inherited:
-		return fmt.Sprintf("the unit %s manages it, and would start it again; its socket keeps what arrives meanwhile", b.SystemdUnit),
-			fmt.Sprintf("change the profile in the unit, and let systemd do it, with connections waiting in the unit's socket: systemctl restart %s", b.SystemdUnit)
+	case f.Sharer != "" && !b.NetworkKept && r.Strategy != Restart:
+		return "its network goes with it, and is used from outside of it, too: by " + f.Sharer,
+			"put both into a pod, whose network stays; or renew it with --strategy restart, and start the other again afterwards"
 	case b.SystemdUnit != "":
-		return fmt.Sprintf("the unit %s manages it, and would start it again when it is stopped; no --strategy can change that", b.SystemdUnit),
-			fmt.Sprintf("change the profile in the unit, then: systemctl restart %s", b.SystemdUnit)
+		return unitRefusal(b, f, r)
 	case f.Inherited && f.Successor == nil:
 		return "its listening sockets were given to it by who started it (LISTEN_FDS), and an engine cannot give them to a successor",
 			"whoever holds the sockets keeps what arrives while it is away: stop it there and start it with the new profile"
 	case b.AutoRemove && r.Retire == RetireKeep:
 		return "the engine removes it when it stops (--rm), so that it cannot be kept", "start it without --rm"
-	case f.Sharer != "" && !b.NetworkKept && r.Strategy != Restart:
-		return "its network goes with it, and is used from outside of it, too: by " + f.Sharer,
-			"put both into a pod, whose network stays; or renew it with --strategy restart, and start the other again afterwards"
 	case r.Successor == "" && b.Labels[oracleLabel] != "":
 		return "it is an oracle, which its agent ends, and which a successor of it would outlive", "whittle loop status says when production is back: renew that"
 	case r.Successor == "" && len(b.Problems) > 0:
@@ -150,14 +158,19 @@ type choice struct {
 func (c choice) against(s Strategy) string {
 	switch s {
 	case Overlap:
-		if c.writers == WritersOne {
+		switch {
+		case c.f.Unit != nil:
+			return "systemd runs one instance of a unit"
+		case c.writers == WritersOne:
 			return "two instances would write to the same volume"
 		}
 		return cmp.Or(c.againstPublished(), c.againstAddress(), c.againstLine())
+	case Socket:
+		return c.againstSocket()
 	case Hold:
-		return cmp.Or(c.againstStop(), c.againstLine())
+		return cmp.Or(c.againstStop(), c.againstGiven(), c.againstLine())
 	case Gate:
-		return cmp.Or(c.againstStop(), c.againstGate())
+		return cmp.Or(c.againstStop(), c.againstGiven(), c.againstGate())
 	case Restart:
 		if c.r.Strategy != Restart {
 			return "connections would be refused: it is done only when it is asked for"
@@ -167,9 +180,9 @@ func (c choice) against(s Strategy) string {
 	return "there is no such strategy"
 }
 
-// againstStop before the successor serves.
+// againstStop before the successor serves. A unit makes anew what was removed.
 func (c choice) againstStop() string {
-	if c.b.AutoRemove {
+	if c.b.AutoRemove && c.f.Unit == nil {
 		return "the engine removes the container when it stops (--rm), so that there would be nothing to go back to"
 	}
 	return ""
@@ -218,6 +231,8 @@ func (c choice) reason(s Strategy) string {
 			return "it listens on no TCP port, so that nothing has to be moved"
 		}
 		return "the network stays and both may run at once: the successor gets new connections when it is ready"
+	case Socket:
+		return c.socketReason()
 	case Hold:
 		if len(c.f.Listeners) == 0 {
 			return "it listens on no TCP port, so that nothing has to wait"
@@ -235,11 +250,15 @@ func (c choice) none() (why, hint string) {
 		return fmt.Sprintf("--strategy %s cannot be had: %s", c.r.Strategy, c.against(c.r.Strategy)), "whittle renew --dry-run says which can"
 	}
 	var all []string
-	for _, s := range []Strategy{Overlap, Hold, Gate} {
+	for _, s := range []Strategy{Overlap, Socket, Hold, Gate} {
+		if s == Socket && c.f.Unit == nil {
+			continue
+		}
 		all = append(all, fmt.Sprintf("%s: %s", s, c.against(s)))
 	}
 	why = "without refusing connections it cannot be: " + strings.Join(all, "; ")
 	switch {
+	case c.f.Unit != nil:
 	case c.b.AutoRemove && c.writers == WritersOne && c.r.Writers == WritersGuessed:
 		return why, "if two instances may run on its volumes, say so with --writers many; or start it without --rm"
 	case c.b.AutoRemove:
@@ -255,14 +274,21 @@ func (c choice) warnings(s Strategy) (all []string) {
 	if s != Overlap && len(c.f.Listeners) > 0 {
 		all = append(all, "established connections end when the predecessor stops; what the service does not finish by itself is lost")
 	}
-	if c.r.Successor == "" && c.r.Retire == RetireRemove && writable(c.b.Volumes) == nil {
-		all = append(all, "what it wrote to its own file system, outside of volumes, goes with it (--keep keeps the predecessor)")
+	if c.r.Successor == "" && c.r.Retire == RetireRemove && (c.f.Unit == nil || c.b.AutoRemove) && writable(c.b.Volumes) == nil {
+		text := "what it wrote to its own file system, outside of volumes, goes with it"
+		if c.f.Unit == nil {
+			text += " (--keep keeps the predecessor)"
+		}
+		all = append(all, text)
 	}
 	if c.r.Retire == RetireKeep && c.b.RestartPolicy != "" && c.b.RestartPolicy != "no" {
 		all = append(all, fmt.Sprintf("the predecessor keeps its restart policy (%s): the engine may start it again when the host boots", c.b.RestartPolicy))
 	}
 	if c.f.Sharer != "" && !c.b.NetworkKept {
 		all = append(all, "what shares its network is left without one, and has to be started again: "+c.f.Sharer)
+	}
+	if c.f.Unit != nil {
+		return append(all, c.unitWarnings(s)...)
 	}
 	if s != Overlap && c.b.RestartPolicy == "always" {
 		all = append(all, "its engine starts whatever has the restart policy always when the host boots: if that happens in the middle, both run until whittle renew --recover")
@@ -276,20 +302,24 @@ func (c choice) warnings(s Strategy) (all []string) {
 // steps of a strategy, without those that have nothing to do.
 func (c choice) steps(s Strategy) []Step {
 	var all []Step
-	switch s {
-	case Overlap:
+	switch {
+	case c.f.Unit != nil:
+		all = unitSteps(s)
+	case s == Overlap:
 		all = []Step{StepMake, StepInit, StepForm, StepStart, StepListen, StepReady, StepTurn, StepDrain, StepRelease, StepAway, StepName, StepRemove}
-	case Hold:
+	case s == Hold:
 		all = []Step{StepMake, StepInit, StepForm, StepHold, StepStop, StepStart, StepListen, StepReady, StepTurn, StepRelease, StepAway, StepName, StepRemove}
-	case Gate:
+	case s == Gate:
 		all = []Step{StepMake, StepHold, StepStop, StepStart, StepListen, StepReady, StepTurn, StepAway, StepName, StepRemove}
-	case Restart:
+	case s == Restart:
 		all = []Step{StepMake, StepInit, StepStop, StepStart, StepListen, StepReady, StepTurn, StepAway, StepName, StepRemove}
 	}
 	return slices.DeleteFunc(all, func(step Step) bool {
 		switch step {
 		case StepMake, StepAway, StepName:
 			return c.r.Successor != ""
+		case StepProfile:
+			return c.r.Changes.Seccomp == ""
 		case StepInit:
 			// Where the network is the container's own, it is connected by then, and published ports have one owner.
 			return !c.f.Inits || !c.b.NetworkKept && len(c.f.Listeners) > 0

@@ -114,8 +114,6 @@ func TestChoose(t *testing.T) {
 		{"removed when it stops, with data", func(b *engine.Blueprint) { b.AutoRemove = true; data(b) }, serves, Request{}, "", "nothing to go back to", "", ""},
 		{"removed when it stops, restart asked for", func(b *engine.Blueprint) { b.AutoRemove = true }, serves, Request{Strategy: Restart}, "", "nothing to go back to", "", ""},
 		{"a unit", func(b *engine.Blueprint) { b.SystemdUnit = "web.service" }, serves, Request{Strategy: Restart}, "", "the unit web.service manages it", "", ""},
-		{"a unit with a socket", func(b *engine.Blueprint) { b.SystemdUnit = "web.service" }, facts(func(f *Facts) { f.Inherited = true }),
-			Request{}, "", "its socket keeps what arrives", "", ""},
 		{"sockets that were given to it", nil, facts(func(f *Facts) { f.Inherited = true }), Request{}, "", "LISTEN_FDS", "", ""},
 		{"cannot be made again", func(b *engine.Blueprint) { b.Problems = []string{"a relative path"} }, serves, Request{}, "", "a relative path", "", ""},
 		{"it ended", func(b *engine.Blueprint) { b.State = engine.Exited }, serves, Request{}, "", "does not run", "", ""},

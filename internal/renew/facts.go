@@ -15,6 +15,7 @@ import (
 	"github.com/whittle-sec/whittle/internal/gate"
 	"github.com/whittle-sec/whittle/internal/hint"
 	"github.com/whittle-sec/whittle/internal/traffic"
+	"github.com/whittle-sec/whittle/internal/units"
 )
 
 // Plan says how a renewal would be made, and changes nothing.
@@ -44,7 +45,7 @@ func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, e
 	}
 	var f Facts
 	if b.State.Alive() {
-		if f, err = r.facts(b); err != nil {
+		if f, err = r.facts(ctx, b); err != nil {
 			return b, Plan{}, fmt.Errorf("see what %s listens on: %w", q.Container, err)
 		}
 	}
@@ -65,7 +66,7 @@ func (q Request) Check() error {
 	case q.Container == "":
 		return fmt.Errorf("no container is named")
 	case !known:
-		return hint.Add(fmt.Errorf("unknown strategy %q", q.Strategy), "it is one of overlap, hold, gate, restart")
+		return hint.Add(fmt.Errorf("unknown strategy %q", q.Strategy), "it is one of overlap, socket, hold, gate, restart")
 	case !slices.Contains([]Writers{WritersGuessed, WritersOne, WritersMany}, q.Writers):
 		return hint.Add(fmt.Errorf("unknown number of writers %q", q.Writers), "it is one or many")
 	case !slices.Contains([]Retire{RetireRemove, RetireKeep}, q.Retire):
@@ -83,7 +84,7 @@ func (q Request) Check() error {
 }
 
 // facts of a container that runs.
-func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
+func (r *Runner) facts(ctx context.Context, b engine.Blueprint) (Facts, error) {
 	var f Facts
 	_, f.Inits = r.Engine.(engine.Initializer)
 	ns, err := traffic.OpenNetNS(b.PID)
@@ -98,6 +99,11 @@ func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
 	defer listeners.Close()
 	f.Listeners, f.Unmovable = listeners.Ports(), unmovable
 	f.Inherited = inherited(b.PID)
+	if b.SystemdUnit != "" {
+		if err := f.lookAtUnit(ctx, b); err != nil {
+			return f, err
+		}
+	}
 	f.Sharer = Sharer(b)
 	if err := traffic.Supported(); err != nil {
 		f.NoTraffic = err.Error()
@@ -106,6 +112,56 @@ func (r *Runner) facts(b engine.Blueprint) (Facts, error) {
 		f.NoGate = err.Error()
 	}
 	return f, nil
+}
+
+// lookAtUnit that a container's label names. Anybody may set that: it counts if the unit's main process has started the container.
+func (f *Facts) lookAtUnit(ctx context.Context, b engine.Blueprint) error {
+	u, err := units.Look(ctx, b.SystemdUnit)
+	if err != nil {
+		f.NoUnit = withHint(err).Error()
+		return nil
+	}
+	if parent := parentOf(b.PID); u.MainPID == 0 || u.MainPID != parent && u.MainPID != b.PID {
+		f.NoUnit = fmt.Sprintf("its main process (%d) is not the one that has started the container (%d)", u.MainPID, parent)
+		return nil
+	}
+	f.Unit = &u
+	if !f.Inherited || len(u.Sockets) == 0 {
+		return nil
+	}
+	host, err := traffic.OpenNetNS(systemdPID)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	l, others, err := traffic.ListenersOf(processes(b.Container), host)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	f.share(append(l.Ports(), f.Listeners...))
+	for _, o := range others {
+		if !slices.Contains(f.Unmovable, o) {
+			f.Unmovable = append(f.Unmovable, o)
+		}
+	}
+	f.Unmovable = slices.DeleteFunc(f.Unmovable, func(o traffic.Unmovable) bool { return slices.Contains(given(&u), o.Name) })
+	return nil
+}
+
+// parentOf a process: an engine's monitor of a container; 0 when it is gone.
+func parentOf(pid int) int {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(text) {
+		if value, ok := bytes.CutPrefix(line, []byte("PPid:")); ok {
+			parent, _ := strconv.Atoi(string(bytes.TrimSpace(value)))
+			return parent
+		}
+	}
+	return 0
 }
 
 // inherited tells whether a service manager gave sockets to a process: what it was started with says so.

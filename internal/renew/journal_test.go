@@ -108,6 +108,7 @@ func TestOneRenewalOfAContainer(t *testing.T) {
 		{"its successor", "made", "s2", ErrBusy},
 		{"to its predecessor", "q", "p", ErrBusy},
 		{"to its successor", "q", "made", ErrBusy},
+		{"by the same unit", "q", "s", ErrBusy},
 		{"others", "q", "r", nil},
 	} {
 		j, err := begin(dir, someHeader(tt.old, tt.successor))

@@ -38,7 +38,8 @@ type passage struct {
 	shut      time.Time  // since when new connections wait; zero: they do not
 	deadline  time.Time  // for the successor to be ready
 
-	abandoned bool // nothing serves, and nothing is left to do about it
+	restored  string // id of what its unit has started instead of the predecessor; "" it has not
+	abandoned bool   // nothing serves, and nothing is left to do about it
 }
 
 // step by step until one fails. What is done about that depends on whether the successor has the traffic.
@@ -115,6 +116,10 @@ func (p *passage) does(s Step) func(context.Context) (string, error) {
 		return p.stop
 	case StepStart:
 		return p.start
+	case StepProfile:
+		return p.writeProfile
+	case StepRestart:
+		return p.restart
 	case StepListen:
 		return p.listen
 	case StepReady:
@@ -141,6 +146,11 @@ func (p *passage) end() (Result, error) {
 	left := p.result.Outcome == Broken && !p.abandoned || p.result.Hint != ""
 	if left {
 		return p.result, p.close()
+	}
+	if plan := p.head.Plan; plan.Profile != "" {
+		if err := forgetProfile(plan.Profile, p.head.ID); err != nil {
+			return p.result, errors.Join(err, p.close())
+		}
 	}
 	if !p.Keep {
 		return p.result, p.journal.remove()

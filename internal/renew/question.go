@@ -107,16 +107,20 @@ func (p *passage) knock(ctx context.Context) (why string, err error) {
 }
 
 // accepted tells whether the successor took what is in its queues. Where others can reach it already, there is always
-// something in them: then it is enough that it was connected.
+// something in them: then it is enough that it was connected, or, where systemd listens before the successor does, that
+// something was taken.
 func (p *passage) accepted(ctx context.Context) (why string, err error) {
-	if p.line == nil && p.gate == nil {
+	shared := p.head.Plan.Strategy == Socket
+	if p.line == nil && p.gate == nil && !shared {
 		return "", nil
 	}
+	most := 0
 	for {
 		n, err := traffic.Waiting(p.next)
-		if err != nil || n == 0 {
+		if err != nil || n == 0 || shared && n < most {
 			return "", err
 		}
+		most = max(most, n)
 		if ctx.Err() != nil {
 			return "it accepts no connections", nil
 		}

@@ -147,6 +147,10 @@ func (p *passage) resume(ctx context.Context, cut error) {
 			p.old = nil // it has ended since
 		}
 	}
+	if p.head.Plan.Unit != "" {
+		p.resumeUnit(ctx, cut)
+		return
+	}
 	// Where somebody has removed the predecessor meanwhile, the successor is all that there is.
 	if p.forward() || old.ID == "" && p.has(StepStart) {
 		if err = p.onward(ctx, old); err == nil {

@@ -18,6 +18,8 @@ type Strategy string
 const (
 	// Overlap has both run at once; the successor gets new connections from the moment it is ready.
 	Overlap Strategy = "overlap"
+	// Socket has systemd restart the container's unit; new connections wait in the unit's socket, which is systemd's.
+	Socket Strategy = "socket"
 	// Hold stops, then starts; new connections wait in a socket beside the service's, in a network that stays.
 	Hold Strategy = "hold"
 	// Gate stops, then starts; new connections wait at the host, because the container's network ends with it.
@@ -27,7 +29,7 @@ const (
 )
 
 // Strategies, the least noticeable first.
-var Strategies = []Strategy{Overlap, Hold, Gate, Restart}
+var Strategies = []Strategy{Overlap, Socket, Hold, Gate, Restart}
 
 // Writers says whether two instances may run on the same volumes.
 type Writers string
@@ -92,6 +94,12 @@ type Plan struct {
 	Ready     string           `json:"ready,omitempty"` // how it will be told, in words
 	Drain     time.Duration    `json:"drain"`
 	Patience  time.Duration    `json:"patience"`
+	// Unit of systemd's that starts the successor, its sockets, the file that it names as the profile and that is replaced
+	// (if it is), and for how long a restart may take.
+	Unit          string        `json:"unit,omitempty"`
+	Sockets       []string      `json:"sockets,omitempty"`
+	Profile       string        `json:"profile,omitempty"`
+	RestartWithin time.Duration `json:"restart_within,omitempty"`
 }
 
 // Rejected is a strategy that was not chosen.
@@ -105,11 +113,13 @@ type Step string
 
 const (
 	StepMake    Step = "make"    // the successor is created
+	StepProfile Step = "profile" // the unit's profile is replaced
 	StepInit    Step = "init"    // everything is done but its exec
 	StepForm    Step = "form"    // we stand beside the service's sockets
 	StepHold    Step = "hold"    // new connections wait
 	StepStop    Step = "stop"    // the predecessor is stopped before the successor starts
 	StepStart   Step = "start"   // the successor
+	StepRestart Step = "restart" // the unit: both at once
 	StepListen  Step = "listen"  // it has the predecessor's ports
 	StepReady   Step = "ready"   // it can serve
 	StepTurn    Step = "turn"    // new connections go to it: from here on a renewal is finished, not undone

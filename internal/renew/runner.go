@@ -52,12 +52,13 @@ func (r *Runner) Run(ctx context.Context, q Request) (Result, error) {
 		}
 		return Result{}, err
 	}
-	successor, err := r.successor(ctx, q, b)
+	successor, err := r.successor(ctx, q, b, plan)
 	if err != nil {
 		return Result{}, err
 	}
 	j, err := begin(r.Dir, header{
-		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Socket: socketOf(r.Engine), Old: b.ID, New: successor, NetNS: b.NetworkKept,
+		Began: r.now(), Request: q, Plan: plan, Engine: r.Engine.Name(), Socket: socketOf(r.Engine), Old: b.ID, New: successor,
+		NetNS: b.NetworkKept || plan.Strategy == Socket,
 	})
 	if err != nil {
 		return Result{}, err
@@ -91,9 +92,13 @@ func (p *passage) still(ctx context.Context, b engine.Blueprint) (err error) {
 	return nil
 }
 
-// successor is what it is found by before it is made: the id of an existing one, or the name of one to be made.
-func (r *Runner) successor(ctx context.Context, q Request, b engine.Blueprint) (string, error) {
-	if q.Successor == "" {
+// successor is what it is found by before it is made: the id of an existing one, the name of one to be made, or the unit that
+// makes it.
+func (r *Runner) successor(ctx context.Context, q Request, b engine.Blueprint, plan Plan) (string, error) {
+	switch {
+	case plan.Unit != "":
+		return "unit:" + plan.Unit, nil
+	case q.Successor == "":
 		return newName(b.Name, "new"), nil
 	}
 	c, err := r.Engine.Inspect(ctx, q.Successor)

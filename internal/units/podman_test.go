@@ -3,8 +3,6 @@
 package units
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,6 +15,13 @@ var masked = []string{
 	"systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount",
 	"systemd-remount-fs.service", "systemd-random-seed.service", "systemd-udevd.service", "systemd-udev-trigger.service",
 	"sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+}
+
+// podmanFiles are what /t/podman is, and its configuration.
+var podmanFiles = map[string]string{
+	"podman":          "#!/bin/sh\nexport CONTAINERS_CONF=/t/containers.conf CONTAINERS_STORAGE_CONF=/t/storage.conf\nexec podman \"$@\"\n",
+	"containers.conf": "[containers]\ndefault_ulimits=[\"nofile=20000:20000\",\"nproc=32768:32768\"]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\nruntime=\"crun\"\n",
+	"storage.conf":    "[storage]\ndriver=\"vfs\"\nrunroot=\"/run/storage\"\ngraphroot=\"/var/storage\"\n",
 }
 
 const makeImage = `set -e
@@ -53,20 +58,8 @@ func TestContainersUnderSystemd(t *testing.T) {
 		}
 		files = append(files, units...)
 	}
-	for _, name := range masked {
-		files = append(files, File{name, ""}) // an empty file masks as a link to /dev/null does
-	}
-	h := bootWith(t, files, "--privileged")
-	for name, text := range map[string]string{
-		"podman":          "#!/bin/sh\nexport CONTAINERS_CONF=/t/containers.conf CONTAINERS_STORAGE_CONF=/t/storage.conf\nexec podman \"$@\"\n",
-		"containers.conf": "[containers]\ndefault_ulimits=[\"nofile=20000:20000\",\"nproc=32768:32768\"]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\nruntime=\"crun\"\n",
-		"storage.conf":    "[storage]\ndriver=\"vfs\"\nrunroot=\"/run/storage\"\ngraphroot=\"/var/storage\"\n",
-	} {
-		if err := os.WriteFile(filepath.Join(h.dir, name), []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.run("sh", "-c", makeImage)
+	h := BootPodman(t, files...).host
+	WritePodman(Host{h})
 	defer h.try("systemctl", "stop", "web-oracle", "web", "gone") // their control groups are this machine's
 	h.run("systemctl", "start", "web")
 	h.serves("web", "production")
