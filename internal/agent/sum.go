@@ -4,12 +4,16 @@ package agent
 
 import "github.com/whittle-sec/whittle/internal/policy"
 
+// fan is how many nodes of the tree are below one. The more, the less memory the merges take beside what is merged: a
+// seventh of it. The fewer, the fewer merges one change takes.
+const fan = 8
+
 // sum of what the running containers of a workload teach: a tree of merges. When one of them teaches more, or ends, only the
 // merges above it are made again, and not one for each of hundreds. The zero sum is empty.
 type sum struct {
 	leaves map[key]int // offset of each container's
 	free   []int       // offsets
-	nodes  []node      // a complete binary tree: 1 is the root, below i are 2i and 2i+1, the second half are the leaves
+	levels [][]node    // leaves first, the root last
 }
 
 type node struct {
@@ -24,14 +28,23 @@ func (s *sum) len() int { return len(s.leaves) }
 func (s *sum) put(k key, p policy.Policy) {
 	leaf, known := s.leaves[k]
 	if !known {
-		if len(s.free) == 0 {
-			s.grow()
-		}
-		leaf = s.free[len(s.free)-1]
-		s.free = s.free[:len(s.free)-1]
+		leaf = s.room()
 		s.leaves[k] = leaf
 	}
 	s.set(leaf, node{p: p, some: true})
+}
+
+// room for one more leaf.
+func (s *sum) room() int {
+	if s.leaves == nil {
+		s.leaves, s.levels = map[key]int{}, [][]node{nil}
+	}
+	if last := len(s.free) - 1; last >= 0 {
+		leaf := s.free[last]
+		s.free = s.free[:last]
+		return leaf
+	}
+	return len(s.levels[0])
 }
 
 func (s *sum) remove(k key) {
@@ -42,30 +55,27 @@ func (s *sum) remove(k key) {
 	}
 }
 
-func (s *sum) set(leaf int, n node) {
-	i := len(s.nodes)/2 + leaf
-	s.nodes[i] = n
-	for i /= 2; i > 0 && !s.nodes[i].stale; i /= 2 {
-		s.nodes[i].stale = true
+// set a leaf, or add one behind the last, and mark what is above.
+func (s *sum) set(i int, n node) {
+	if i == len(s.levels[0]) {
+		s.levels[0] = append(s.levels[0], node{})
 	}
-}
-
-// grow to twice as many leaves.
-func (s *sum) grow() {
-	if s.leaves == nil {
-		s.leaves = map[key]int{}
+	s.levels[0][i] = n
+	for l := 1; len(s.levels[l-1]) > 1; l++ {
+		i /= fan
+		if l == len(s.levels) {
+			s.levels = append(s.levels, nil)
+		}
+		level := s.levels[l]
+		switch {
+		case i == len(level):
+			s.levels[l] = append(level, node{stale: true})
+		case level[i].stale:
+			return
+		default:
+			level[i] = node{stale: true}
+		}
 	}
-	have := len(s.nodes) / 2
-	want := max(1, 2*have)
-	nodes := make([]node, 2*want)
-	copy(nodes[want:], s.nodes[have:])
-	for i := range want {
-		nodes[i].stale = true
-	}
-	for leaf := want - 1; leaf >= have; leaf-- {
-		s.free = append(s.free, leaf)
-	}
-	s.nodes = nodes
 }
 
 // merged is what all of them teach; false when there are none.
@@ -73,20 +83,23 @@ func (s *sum) merged() (policy.Policy, bool) {
 	if s.len() == 0 {
 		return policy.Policy{}, false
 	}
-	n := s.fresh(1)
+	n := s.fresh(len(s.levels)-1, 0)
 	return n.p, n.some
 }
 
-func (s *sum) fresh(i int) node {
-	if !s.nodes[i].stale {
-		return s.nodes[i]
+func (s *sum) fresh(l, i int) node {
+	if !s.levels[l][i].stale {
+		return s.levels[l][i]
 	}
-	a, b := s.fresh(2*i), s.fresh(2*i+1)
-	if a.some && b.some {
-		a.p = policy.Merge(a.p, b.p)
-	} else if b.some {
-		a = b
+	var all node
+	for below := i * fan; below < min((i+1)*fan, len(s.levels[l-1])); below++ {
+		switch n := s.fresh(l-1, below); {
+		case all.some && n.some:
+			all.p = policy.Merge(all.p, n.p)
+		case n.some:
+			all = n
+		}
 	}
-	s.nodes[i] = a
-	return a
+	s.levels[l][i] = all
+	return all
 }

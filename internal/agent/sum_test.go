@@ -18,8 +18,9 @@ func TestSum(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	live := map[key]policy.Policy{}
 	var s sum
-	for range 500 {
-		k := key{"podman", fmt.Sprint(random.IntN(20))}
+	deepest := 0
+	for range 800 {
+		k := key{"podman", fmt.Sprint(random.IntN(80))}
 		if random.IntN(3) == 0 {
 			delete(live, k)
 			s.remove(k)
@@ -41,6 +42,10 @@ func TestSum(t *testing.T) {
 			want, started = p, true
 		}
 		got, some := s.merged()
+		deepest = max(deepest, len(s.levels))
+		if all, leaves := s.nodes(), len(s.levels[0]); all > leaves+leaves/(fan-1)+len(s.levels) {
+			t.Fatalf("%d nodes for %d containers", all, leaves)
+		}
 		if some != started || s.len() != len(live) {
 			t.Fatalf("%v, %d of %d", some, s.len(), len(live))
 		}
@@ -49,4 +54,14 @@ func TestSum(t *testing.T) {
 			t.Fatalf("of %d (-want +got):\n%s", len(live), diff)
 		}
 	}
+	if deepest < 3 {
+		t.Errorf("%d levels: it shows little", deepest)
+	}
+}
+
+func (s *sum) nodes() (n int) {
+	for _, level := range s.levels {
+		n += len(level)
+	}
+	return n
 }

@@ -62,8 +62,8 @@ type record struct {
 	total  uint64
 	when   uint64
 	epochs []epochCount
-	set    [8]uint64 // of a burst
-	origin uint8     // of a call
+	set    *[8]uint64 // of a burst; nil of a call, which there are more of
+	origin uint8      // of a call
 }
 
 // add n to the count of an epoch.

@@ -122,7 +122,8 @@ func (o *Observer) peekCalls(byUID map[uint32]*container) error {
 func (c *container) burst(k bpfBurstKey, b *bpfBurst) {
 	r := c.bursts[k]
 	if r == nil {
-		r = &record{set: b.Calls}
+		set := b.Calls
+		r = &record{set: &set}
 		c.bursts[k] = r
 	}
 	if n := max(b.Count, 1); n > r.total {

@@ -38,12 +38,6 @@ func evidence(e policy.Evidence, t observe.Trace, cut Cut, m made) policy.Eviden
 			continue
 		}
 		for phase, n := range cut.phasesOf(m.call, seen, false) {
-			if n == 0 {
-				continue
-			}
-			if e.Phases == nil {
-				e.Phases = map[policy.Phase]uint64{}
-			}
 			e.Phases[phase] += n
 		}
 	}

@@ -89,13 +89,13 @@ func TestPropose(t *testing.T) {
 	wantEvidence := map[string]policy.Evidence{
 		"close": {
 			Source: "observed", Count: 1 + 1 + 3 + 100 + 1, LastSeen: 1500 * time.Millisecond,
-			Phases: map[policy.Phase]uint64{policy.Boot: 1, policy.Run: 103}, Rate: 100, Runs: 1,
+			Phases: policy.PhaseCounts{policy.Boot: 1, policy.Run: 103}, Rate: 100, Runs: 1,
 			Lanes: []string{"service", "exec", "runtime"}, Roles: []string{"/usr/sbin/nginx:0", "/usr/sbin/nginx:1"},
 		},
 		"futex": {Source: "floor", Count: 1, Lanes: []string{"runtime"}, Runs: 1},
 		"unlink": {
 			Source: "observed", Count: 1, FirstSeen: 2500 * time.Millisecond, LastSeen: 2500 * time.Millisecond,
-			Phases: map[policy.Phase]uint64{policy.Stop: 1}, Lanes: []string{"service"}, Roles: []string{"/usr/sbin/nginx:0"}, Runs: 1,
+			Phases: policy.PhaseCounts{policy.Stop: 1}, Lanes: []string{"service"}, Roles: []string{"/usr/sbin/nginx:0"}, Runs: 1,
 		},
 	}
 	for name, want := range wantEvidence {

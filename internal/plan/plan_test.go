@@ -41,7 +41,7 @@ func genCalls(t *rapid.T) *policy.Calls {
 		Evidence: rapid.MapOfN(genNr, rapid.Custom(func(t *rapid.T) policy.Evidence {
 			return policy.Evidence{
 				Source: "observed", Runs: rapid.IntRange(0, 2).Draw(t, "runs"), Rate: rapid.Float64Range(0, 5000).Draw(t, "rate"),
-				Phases: map[policy.Phase]uint64{policy.Boot: rapid.Uint64Range(0, 5000).Draw(t, "boot"), policy.Stop: rapid.Uint64Range(0, 5000).Draw(t, "stop")},
+				Phases: policy.PhaseCounts{policy.Boot: rapid.Uint64Range(0, 5000).Draw(t, "boot"), policy.Stop: rapid.Uint64Range(0, 5000).Draw(t, "stop")},
 			}
 		}), 0, 8).Draw(t, "evidence"),
 		Args: rapid.MapOfN(genNr, rapid.SliceOfN(rapid.Custom(func(t *rapid.T) policy.ArgRule {
@@ -226,11 +226,11 @@ func TestPlaces(t *testing.T) {
 			i386("kill"):      {Rate: 600},
 			i386("unlink"):    {Rate: 2000},
 			i386("connect"):   {Rate: 60},
-			i386("execve"):    {Rate: 900, Phases: map[policy.Phase]uint64{policy.Boot: 9000}},
+			i386("execve"):    {Rate: 900, Phases: policy.PhaseCounts{policy.Boot: 9000}},
 			i386("mremap"):    {Rate: 3},
-			i386("uname"):     {Runs: 2, Phases: map[policy.Phase]uint64{policy.Boot: 4002}},
-			i386("chdir"):     {Runs: 2, Phases: map[policy.Phase]uint64{policy.Boot: 1000}},
-			i386("ftruncate"): {Phases: map[policy.Phase]uint64{policy.Stop: 3000}},
+			i386("uname"):     {Runs: 2, Phases: policy.PhaseCounts{policy.Boot: 4002}},
+			i386("chdir"):     {Runs: 2, Phases: policy.PhaseCounts{policy.Boot: 1000}},
+			i386("ftruncate"): {Phases: policy.PhaseCounts{policy.Stop: 3000}},
 		},
 		Withheld: map[uint32]string{i386("mkdir"): "by ann"},
 	}}}

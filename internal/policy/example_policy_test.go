@@ -56,7 +56,7 @@ func example(t testing.TB) Policy {
 				},
 				Evidence: map[uint32]Evidence{
 					nr(t, x86, "execve"): {Source: "observed", Count: 3, FirstSeen: 33 * time.Second, LastSeen: 357 * time.Second,
-						Phases: map[Phase]uint64{Run: 3}, Lanes: []string{"service"}, Roles: []string{"/bin/sh:0"}, Rate: 0.25, Runs: 1},
+						Phases: PhaseCounts{Run: 3}, Lanes: []string{"service"}, Roles: []string{"/bin/sh:0"}, Rate: 0.25, Runs: 1},
 					nr(t, x86, "unlink"): {Source: "granted", Reason: "an operator allowed it"},
 				},
 				Denied: map[uint32]DeniedCall{nr(t, x86, "keyctl"): {Errno: EPERM, Count: 4}, nr(t, x86, "io_uring_setup"): {Errno: ENOSYS, Count: 1}},

@@ -95,12 +95,6 @@ func (e Evidence) normal(callers int) Evidence {
 	e.Lanes = texts(e.Lanes, nil, maxCallers)
 	e.Roles = texts(e.Roles, nil, callers)
 	e.Reason = strings.Join(reasons(e.Reason, ""), reasonSeparator)
-	phases := maps.Clone(e.Phases)
-	maps.DeleteFunc(phases, func(p Phase, n uint64) bool { return n == 0 || int(p) >= len(Phases) })
-	e.Phases = phases
-	if len(phases) == 0 {
-		e.Phases = nil
-	}
 	return e
 }
 

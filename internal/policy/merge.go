@@ -243,7 +243,7 @@ func mergeEvidence(a, b Evidence) Evidence {
 	m := Evidence{
 		Source: strongerSource(a.Source, b.Source),
 		Count:  addCounts(a.Count, b.Count),
-		Phases: mergeMaps(a.Phases, b.Phases, addCounts),
+		Phases: a.Phases.plus(b.Phases),
 		Lanes:  append(a.Lanes, b.Lanes...),
 		Roles:  append(a.Roles, b.Roles...),
 		Rate:   max(a.Rate, b.Rate),

@@ -49,7 +49,7 @@ func genCalls(t *rapid.T) *Calls {
 			return Evidence{
 				Source: rapid.SampledFrom(append(sources, "else", "")).Draw(t, "source"), Count: genCount.Draw(t, "count"),
 				FirstSeen: time.Duration(rapid.IntRange(-1, 9).Draw(t, "first")), LastSeen: time.Duration(rapid.IntRange(0, 9).Draw(t, "last")),
-				Phases: rapid.MapOfN(genPhase, genCount, 0, 2).Draw(t, "counts"), Lanes: names.Draw(t, "lanes"),
+				Phases: PhaseCounts{Boot: genCount.Draw(t, "boot"), Run: genCount.Draw(t, "run")}, Lanes: names.Draw(t, "lanes"),
 				Roles: names.Draw(t, "callers"), Rate: rapid.Float64().Draw(t, "rate"),
 				Runs: rapid.IntRange(0, 3).Draw(t, "runs"), Reason: genName.Draw(t, "reason"),
 			}

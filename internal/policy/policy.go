@@ -101,14 +101,14 @@ type Evidence struct {
 	// Count is about how often it was seen (see observe.Seen), over all runs.
 	Count uint64 `json:"count,omitempty"`
 	// FirstSeen and LastSeen are since the start of the container that saw it first and last.
-	FirstSeen time.Duration    `json:"first_seen,omitempty"`
-	LastSeen  time.Duration    `json:"last_seen,omitempty"`
-	Phases    map[Phase]uint64 `json:"phases,omitempty"` // count by phase, service lane
-	Lanes     []string         `json:"lanes,omitempty"`  // "service", "exec", "runtime"
-	Roles     []string         `json:"roles,omitempty"`  // which roles made it
-	Rate      float64          `json:"rate,omitempty"`   // calls a second while running, its highest epoch
-	Runs      int              `json:"runs,omitempty"`   // in how many containers it was seen
-	Reason    string           `json:"reason,omitempty"` // for inferred and granted: rule, or who and why
+	FirstSeen time.Duration `json:"first_seen,omitempty"`
+	LastSeen  time.Duration `json:"last_seen,omitempty"`
+	Phases    PhaseCounts   `json:"phases,omitzero"`  // service lane
+	Lanes     []string      `json:"lanes,omitempty"`  // "service", "exec", "runtime"
+	Roles     []string      `json:"roles,omitempty"`  // which roles made it
+	Rate      float64       `json:"rate,omitempty"`   // calls a second while running, its highest epoch
+	Runs      int           `json:"runs,omitempty"`   // in how many containers it was seen
+	Reason    string        `json:"reason,omitempty"` // for inferred and granted: rule, or who and why
 }
 
 // DeniedCall is a call that another filter refused while the workload was learned.

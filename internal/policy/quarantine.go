@@ -32,7 +32,7 @@ func Quarantine(p Policy, why map[syscalls.Call]string) Policy {
 		}
 		c.Quarantined[call.Nr] = mergeReasons(c.Quarantined[call.Nr], oneReason(reason))
 		if e, ok := c.Evidence[call.Nr]; ok {
-			e.Rate, e.Phases = 0, nil
+			e.Rate, e.Phases = 0, PhaseCounts{}
 			if !c.Floor.Has(call.Nr) {
 				e.Source = "quarantined"
 			}

@@ -16,7 +16,7 @@ func TestQuarantine(t *testing.T) {
 	clone, read := call(t, "clone"), call(t, "read")
 	p := served(t)
 	p.ABIs[x86].Exec = syscalls.SetOf(clone.Nr)
-	p.ABIs[x86].Evidence[clone.Nr] = Evidence{Source: "observed", Count: 3, Rate: 1e6, Phases: map[Phase]uint64{Boot: 1e6}, Runs: 1}
+	p.ABIs[x86].Evidence[clone.Nr] = Evidence{Source: "observed", Count: 3, Rate: 1e6, Phases: PhaseCounts{Boot: 1e6}, Runs: 1}
 	why := map[syscalls.Call]string{
 		clone: "from the heap; twice", call(t, "exit_group"): "no", {ABI: syscalls.I386, Nr: 1}: "no", {ABI: x86, Nr: syscalls.MaxNr}: "no"}
 	q := Quarantine(p, why)
@@ -24,7 +24,7 @@ func TestQuarantine(t *testing.T) {
 	if c.All().Has(clone.Nr) || !c.All().Has(read.Nr) || len(c.Quarantined) != 1 || c.Quarantined[clone.Nr] != "from the heap, twice" {
 		t.Errorf("quarantined %v, allowed %v", c.Quarantined, c.All().Names(x86))
 	}
-	if e := c.Evidence[clone.Nr]; e.Source != "quarantined" || e.Count != 3 || e.Runs != 1 || e.Rate != 0 || e.Phases != nil {
+	if e := c.Evidence[clone.Nr]; e.Source != "quarantined" || e.Count != 3 || e.Runs != 1 || e.Rate != 0 || e.Phases != (PhaseCounts{}) {
 		t.Errorf("evidence %+v", e)
 	}
 	if len(q.ABIs) != 1 {

@@ -275,7 +275,7 @@ func (s *scanner) evidence() (e Evidence, err error) {
 		case "last_seen":
 			return uintAs[time.Duration](s, &e.LastSeen, math.MaxInt64)
 		case "phases":
-			e.Phases = make(map[Phase]uint64)
+			e.Phases = PhaseCounts{}
 			return s.object(func(key string) error {
 				phase, err := ParsePhase(key)
 				if err != nil {
