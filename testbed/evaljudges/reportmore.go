@@ -127,8 +127,8 @@ func (r *report) passed() {
 			}
 		}
 	}
-	r.say(`%d are in what was learned, for that role and phase: nobody is asked about them. %d the panel takes for everyday (files, shared
-memory, a process's own state): it gives them to whom the program imports them for, which is what the rare operations of (b) live by. %d
+	r.say(`%d are in what was learned, for that role and phase: nobody is asked about them. %d the panel takes for everyday (files,
+a process's own state): it gives them to whom the program imports them for, which is what the rare operations of (b) live by. %d
 need more evidence, and had it.
 `, learned, harmless, other)
 	some := false
