@@ -77,7 +77,7 @@ func Look(ctx context.Context, name string) (Unit, error) {
 	}
 	slices.Sort(with)
 	u.With = slices.Compact(with)
-	for _, socket := range strings.Fields(is["TriggeredBy"]) {
+	for socket := range strings.FieldsSeq(is["TriggeredBy"]) {
 		if !strings.HasSuffix(socket, ".socket") { // a timer or a path gives it nothing
 			continue
 		}
