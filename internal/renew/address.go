@@ -73,7 +73,13 @@ func (c choice) warnAddress(s Strategy) string {
 // startElsewhere makes the successor again, without the address that somebody else has got meanwhile: the predecessor need not
 // get it back, either.
 func (p *passage) startElsewhere(ctx context.Context) error {
-	if err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, p.successor) }); err != nil {
+	// From here on it is found by its name: there is the first, none, or the second.
+	if err := p.add(entry{Step: StepMake, At: p.now()}); err != nil {
+		return err
+	}
+	first := p.successor
+	p.successor = ""
+	if err := p.ask(ctx, func(ctx context.Context) error { return p.Engine.Remove(ctx, first) }); err != nil {
 		return err
 	}
 	if err := p.make(ctx, engine.AddressAny); err != nil {

@@ -140,13 +140,13 @@ func (j *journal) write(v any) error {
 }
 
 // made is the successor's id, as far as it is known.
-func (j *journal) made() string {
+func (j *journal) made() (id string) {
 	for _, e := range j.entries {
-		if e.Made != "" {
-			return e.Made
+		if e.Step == StepMake || e.Made != "" { // one may be made again: see startElsewhere
+			id = e.Made
 		}
 	}
-	return ""
+	return id
 }
 
 // forward tells whether the successor was given the traffic, and not taken it again.

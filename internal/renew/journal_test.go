@@ -57,6 +57,8 @@ func TestJournalIsTakenOver(t *testing.T) {
 	}{
 		{"nothing", nil, "", false, "", ""},
 		{"made", []entry{{Step: StepMake}, {Made: "m"}}, "", false, "m", StepMake},
+		{"made again", []entry{{Step: StepMake}, {Made: "m"}, {Step: StepStart}, {Step: StepMake}, {Made: "n"}}, "", false, "n", StepMake},
+		{"in the middle of that", []entry{{Step: StepMake}, {Made: "m"}, {Step: StepStart}, {Step: StepMake}}, "", false, "", StepMake},
 		{"turned", []entry{{Step: StepMake}, {Made: "m"}, {Step: StepTurn}, {Step: StepDrain}}, "", true, "m", StepDrain},
 		{"turned and back", []entry{{Step: StepTurn}, {Step: StepBack}}, "", false, "", StepBack},
 		{"torn", []entry{{Step: StepHold}}, `{"step":"tu`, false, "", StepHold},
