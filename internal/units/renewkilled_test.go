@@ -12,8 +12,8 @@ import (
 	"github.com/whittle-sec/whittle/internal/renew"
 )
 
-// Wherever a renewal is killed, --recover leaves the unit with one of the two profiles, and not with a part of both.
-func TestRenewUnitKilledAtEachStep(t *testing.T) {
+// When a renewal is killed before and after what it may not leave half done, --recover leaves the unit with one of the two profiles, and not with a part of both.
+func TestRenewUnitKilled(t *testing.T) {
 	b := upUnits(t)
 	for _, tt := range []struct {
 		name, address string
