@@ -6,10 +6,13 @@ package e2e
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,13 @@ import (
 var scratch string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests mostly wait: for containers, for quiet, for what is to happen after a while.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
 	// The checker looks for leaks after the scratch directory's removal has been noted, so the exit code is one.
 	os.Exit(testenv.Checked(withScratch{m}).Run())
 }
@@ -66,7 +76,7 @@ func leftovers() (left []string) {
 
 var build = sync.OnceValues(func() (string, error) {
 	bin := filepath.Join(scratch, "whittle")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "../cmd/whittle")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", bin, "../cmd/whittle")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -32,7 +32,7 @@ const renewedImage = "localhost/renewed:test"
 // buildRenewed service, once.
 var buildRenewed = sync.OnceValues(func() (string, error) {
 	bin := filepath.Join(scratch, "renewed")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", bin, "testdata/renewed.go")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", bin, "testdata/renewed.go")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -106,7 +106,7 @@ func (b *renewBed) clear(t *testing.T) {
 }
 
 func (b *renewBed) get(path string) (string, error) {
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get("http://" + b.addr + path)
 	if err != nil {
 		return "", err
@@ -116,19 +116,22 @@ func (b *renewBed) get(path string) (string, error) {
 	return string(text), err
 }
 
+// late is the patience with a successor that does not get ready. Within that it has to listen, and the predecessor again.
+const late = 5 * time.Second
+
 func (b *renewBed) runner() *renew.Runner { return &renew.Runner{Engine: b.engine, Dir: b.dir} }
 
 // request of a successor that says who it is, and behaves as mode says.
 func (b *renewBed) request(mode string, s renew.Strategy) renew.Request {
 	return renew.Request{
-		Container: "web", Strategy: s, Patience: 3 * time.Second,
+		Container: "web", Strategy: s,
 		Changes: engine.Changes{Env: map[string]string{"WHO": "second", "MODE": mode}},
 	}
 }
 
 // clients with a new connection for each request; the answer has to be the service's.
 func (b *renewBed) clients(t *testing.T) *askers.Running {
-	return askers.Start(t.Context(), askers.Target{Addr: b.addr}, askers.HTTP("/", "served by"), askers.Load{Workers: 4, PerConnection: 1})
+	return askers.Start(t.Context(), askers.Target{Addr: b.addr}, askers.HTTP("/", "served by"), askers.Load{Workers: 4, PerConnection: 1, Timeout: patience})
 }
 
 // holds what has to be true after every renewal: one container, called web, serves as who; nothing is left of the renewal.

@@ -48,6 +48,7 @@ func dockerWithImage(t *testing.T) (e *docker.Docker, run func(args ...string) s
 
 // Docker's containers are renewed as Podman's are, and go back as they do.
 func TestRenewedByDocker(t *testing.T) {
+	t.Parallel()
 	e, run := dockerWithImage(t)
 	b := &renewBed{dir: filepath.Join(t.TempDir(), "renew"), addr: "127.0.0.1:" + freePort(t)}
 	run("run", "--detach", "--network", "host", "--name", "web", "--env", "WHO=first", renewedImage, b.addr)
@@ -67,7 +68,7 @@ func TestRenewedByDocker(t *testing.T) {
 		err := host.Ask(t.Context(), talk)
 		return err == nil, fmt.Sprint(err)
 	})
-	clients := askers.Start(t.Context(), host, talk, askers.Load{Workers: 4, PerConnection: 1})
+	clients := askers.Start(t.Context(), host, talk, askers.Load{Workers: 4, PerConnection: 1, Timeout: patience})
 	r := &renew.Runner{Engine: e, Dir: b.dir}
 	for _, tt := range []struct {
 		mode     string

@@ -21,6 +21,7 @@ import (
 
 // A service that listens at its container's own address only: its successor has another one, and is asked there.
 func TestRenewedAtItsOwnAddress(t *testing.T) {
+	t.Parallel()
 	b, host := upPublished(t, "web:80", "--hostname", "web")
 	result := renewed(t, b.runner(), b.request("", ""))
 	if result.Outcome != renew.Renewed || result.Strategy != renew.Gate {
@@ -33,6 +34,7 @@ func TestRenewedAtItsOwnAddress(t *testing.T) {
 
 // A container that has this one's network would be left without: that is refused, and said.
 func TestNetworkThatIsShared(t *testing.T) {
+	t.Parallel()
 	b, host := upPublished(t, ":80")
 	bedtest.Podman(t, b.env, "run", "--detach", "--network", "container:web", "--name", "sidecar", renewedImage, ":81")
 	if result, err := b.runner().Run(t.Context(), b.request("", "")); !errors.Is(err, renew.ErrRefused) || !strings.Contains(err.Error(), "by service (process ") {
@@ -83,8 +85,9 @@ func upPublished(t *testing.T, listens string, options ...string) (b *renewBed, 
 
 // A container with a network of its own takes it along. New connections wait at the host.
 func TestRenewedAtTheGate(t *testing.T) {
+	t.Parallel()
 	b, host := upPublished(t, ":80")
-	clients := askers.Start(t.Context(), host, askers.HTTP("/", "served by"), askers.Load{Workers: 4, PerConnection: 1})
+	clients := askers.Start(t.Context(), host, askers.HTTP("/", "served by"), askers.Load{Workers: 4, PerConnection: 1, Timeout: patience})
 	for range 3 {
 		result := renewed(t, b.runner(), b.request("", ""))
 		t.Logf("gap %v, %d waited, took %v", result.Gap, result.Held, result.Took)

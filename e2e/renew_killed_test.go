@@ -20,7 +20,7 @@ import (
 
 var buildRenewer = sync.OnceValues(func() (string, error) {
 	bin := filepath.Join(scratch, "renewer")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "testdata/renewer.go")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", bin, "testdata/renewer.go")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -90,7 +90,9 @@ func TestRenewalRollsBack(t *testing.T) {
 				b := upRenew(t, s != renew.Overlap)
 				clients := b.clients(t)
 				q := b.request(tt.mode, s)
-				q.Ready = tt.ready
+				if q.Ready = tt.ready; tt.mode != "exit" {
+					q.Patience = late
+				}
 				result := renewed(t, b.runner(), q)
 				stats := clients.Stop()
 				if result.Outcome != renew.RolledBack || result.Serving != b.id || !strings.Contains(result.Why, tt.why) {
