@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/units"
 	"github.com/whittle-sec/whittle/internal/workload"
 	"golang.org/x/sys/unix"
 )
@@ -204,16 +205,22 @@ func TestMissingPorts(t *testing.T) {
 // What a step does is known for each of each strategy, and said to who watches.
 func TestStepsHaveDeeds(t *testing.T) {
 	for _, s := range Strategies {
-		c := choice{b: blueprint(nil), f: Facts{Listeners: []netip.AddrPort{{}}, Inits: true}}
-		steps := c.steps(s)
-		p := &passage{journal: &journal{head: header{Plan: Plan{Strategy: s}}}}
-		for _, step := range steps {
-			if p.does(step) == nil {
-				t.Errorf("%s of %s does nothing", step, s)
+		for _, u := range []*units.Unit{nil, {Name: "web.service"}} {
+			if s == Socket && u == nil || s == Overlap && u != nil {
+				continue // there is no such thing
 			}
-		}
-		if turn, stop := slices.Index(steps, StepTurn), slices.Index(steps, StepStop); turn < 0 || stop > turn {
-			t.Errorf("steps of %s: %v", s, steps)
+			c := choice{b: blueprint(nil), f: Facts{Listeners: []netip.AddrPort{{}}, Inits: true, Unit: u}, r: Request{Changes: engine.Changes{Seccomp: "x"}}}
+			steps := c.steps(s)
+			p := &passage{journal: &journal{head: header{Plan: Plan{Strategy: s}}}}
+			for _, step := range steps {
+				if p.does(step) == nil {
+					t.Errorf("%s of %s does nothing", step, s)
+				}
+			}
+			turn := slices.Index(steps, StepTurn)
+			if turn < 0 || slices.Index(steps, StepStop) > turn || slices.Index(steps, StepRestart) > turn || (u != nil) != slices.Contains(steps, StepRestart) {
+				t.Errorf("steps of %s: %v", s, steps)
+			}
 		}
 	}
 }
