@@ -63,7 +63,9 @@ func TestAddressStays(t *testing.T) {
 	n := upLAN(t)
 	clients := askers.Start(t.Context(), n.peer, askers.HTTP("/", "served by"), askers.Load{Workers: 2, PerConnection: 1})
 	for range 3 {
-		result := renewed(t, n.runner(), n.request("", ""))
+		q := n.request("", "")
+		q.Patience = renew.DefaultPatience
+		result := renewed(t, n.runner(), q)
 		if result.Outcome != renew.Renewed || result.Strategy != renew.Gate || moved(result) {
 			t.Fatalf("result: %s", describe(result))
 		}
@@ -78,7 +80,7 @@ func TestAddressStays(t *testing.T) {
 	t.Log(clients.Stop())
 	// It is the engine's choice again where somebody says so.
 	q := n.request("", "")
-	q.Changes.Address = engine.AddressAny
+	q.Changes.Address, q.Patience = engine.AddressAny, renew.DefaultPatience
 	result := renewed(t, n.runner(), q)
 	if got := n.plugged(t); result.Outcome != renew.Renewed || strings.Fields(got)[0] == strings.Fields(n.plugs)[0] || !moved(result) {
 		t.Errorf("with any address it has %s: %s", got, describe(result))
@@ -160,7 +162,9 @@ func TestAddressStaysWithDocker(t *testing.T) {
 		before := address()
 		run("rm", "--force", "lower")
 		for range 2 {
-			result := renewed(t, r, b.request("", ""))
+			q := b.request("", "")
+			q.Patience = renew.DefaultPatience
+			result := renewed(t, r, q)
 			t.Logf("%s: gap %v, took %v", before, result.Gap, result.Took)
 			stays := address() == before
 			if result.Outcome != renew.Renewed || stays == moved(result) || stays != (network == "configured") {
