@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A service that listens at its container's own address only: its successor has another one, and is asked there.
+// A service that listens at its container's own address only: its successor gets it, and is asked there.
 func TestRenewedAtItsOwnAddress(t *testing.T) {
 	t.Parallel()
 	b, host := upPublished(t, "web:80", "--hostname", "web")
