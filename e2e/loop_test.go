@@ -258,21 +258,30 @@ func TestLoopExploited(t *testing.T) {
 			l.converge(l.twin.Talk())
 		}
 		before, began := len(l.history()), time.Now()
+		others := clients.Start(t.Context(), l.target, l.twin.Talk(), clients.Load{Workers: 2, PerConnection: 1})
 		attack := func() {
 			t.Helper()
 			if shell, _ := x.Run(t.Context(), l.target); shell {
 				t.Errorf("%s: it got a shell in %s", x.Name, l.state().State)
 			}
 		}
-		for l.attack(before) == nil {
+		attack()
+		l.in(timeloop.InOracle)
+		for reported := false; !reported; reported = len(l.history()) > before && l.history()[before].Report != nil {
 			if time.Since(began) > loopPatience {
 				t.Fatalf("%s: no oracle saw it: %+v, %+v", x.Name, l.state(), l.history())
 			}
 			attack()
 			time.Sleep(glance)
 		}
+		l.in(timeloop.Production)
 		l.converge(l.twin.Talk())
+		stats := others.Stop()
 		took, record := time.Since(began), l.attack(before)
+		t.Logf("%s: the others: %s", x.Name, stats)
+		if stats.Refused > 0 {
+			t.Errorf("%s: connections of others were refused: %s; moved: %s", x.Name, stats, record.Lost)
+		}
 		t.Logf("%s: %s, caused by %s; production answers again %s after the attack began; not learned: %v", x.Name, record.Why, record.Cause,
 			took.Round(glance), record.Dropped)
 		if record.CauseKey.Call.String() != "execve" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/renew"
 )
 
 // exchange is how production and its oracle take each other's place. When, and what is learned meanwhile, is the driver's.
@@ -83,13 +84,14 @@ func (x byRenewal) back(ctx context.Context) (what string, err error) {
 		defer cancel()
 		return servesAgain, maker.Start(ctx, site.Production)
 	}
+	x.fall(ctx, maker, from)
 	err = x.swap(ctx, from, site.Production, returnPatience, func() {})
 	if err == nil || ctx.Err() != nil || errors.Is(err, errNotYet) || errors.Is(err, errRolledBack) {
 		return servesAgain, err // after a rollback the oracle serves: better than nobody
 	}
 	// Nobody has to stay in the oracle because a service cannot be moved: to stop and to start is possible.
 	x.lose("connections were refused between a stop and a start: " + err.Error())
-	return servesAgain, stopStart(ctx, maker, from, site.Production, unready)
+	return servesAgain, x.stopStart(ctx, maker, from, site.Production, unready, returnPatience)
 }
 
 func (x byRenewal) clear(ctx context.Context) error {
@@ -97,13 +99,14 @@ func (x byRenewal) clear(ctx context.Context) error {
 	if ref := cmpOr(site.Oracle, site.OracleName); ref != "" {
 		stopped, cancel := context.WithTimeout(ctx, engineTime)
 		defer cancel()
-		if err := stopForGood(stopped, maker, ref, unready); err != nil {
+		if err := renew.StopForGood(stopped, maker, ref, unready); err != nil {
 			return err
 		}
 		if err := maker.Remove(stopped, ref); err != nil {
 			return err
 		}
 	}
+	x.unguard()
 	x.reported(true) // whatever it wrote last counts
 	x.agent.twins.forget(site.Oracle)
 	if site.Dir != "" {

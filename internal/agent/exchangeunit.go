@@ -114,13 +114,13 @@ func (x byUnit) there(ctx context.Context, leaves func()) error {
 			return fmt.Errorf("%w: its oracle has served", errNotYet)
 		}
 	}
-	if err := x.turn(ctx, site.Unit, site.OracleUnit, leaves); err != nil {
-		return err
-	}
-	if site = x.where(); site.Oracle == "" {
-		return fmt.Errorf("%s runs, and the agent was not told of its container before it started: nothing would hold its calls", site.OracleUnit)
-	}
-	return nil
+	x.stand(ctx, site.Production)
+	return x.turn(ctx, site.Unit, site.OracleUnit, leaves, func(context.Context) (string, error) {
+		if site = x.where(); site.Oracle == "" {
+			return "", fmt.Errorf("%s runs, and the agent was not told of its container before it started: nothing would hold its calls", site.OracleUnit)
+		}
+		return site.Oracle, nil
+	})
 }
 
 const (
@@ -130,11 +130,23 @@ const (
 	unitTime = 2 * time.Minute
 )
 
-// turn from one unit to the other. Nothing waits meanwhile: connections are refused until the other one listens.
-func (x byUnit) turn(ctx context.Context, from, to string, leaves func()) error {
-	sys := x.agent.Moving.systemd()
-	ctx, cancel := context.WithTimeout(ctx, x.agent.limits(x.specNow()).Boot+unitTime)
+// turn from one unit to the other, whose container found finds when it runs.
+func (x byUnit) turn(ctx context.Context, from, to string, leaves func(), found func(context.Context) (string, error)) error {
+	boot := x.agent.limits(x.specNow()).Boot
+	ctx, cancel := context.WithTimeout(ctx, 2*boot+unitTime)
 	defer cancel()
+	waits := x.guard != nil
+	return x.handOver(ctx, boot, func(ctx context.Context) (string, error) {
+		if err := x.change(ctx, from, to, leaves, waits); err != nil {
+			return "", err
+		}
+		return found(ctx)
+	})
+}
+
+// change from one unit to the other. Where nothing waits, connections are refused until the other one listens.
+func (x byUnit) change(ctx context.Context, from, to string, leaves func(), waits bool) error {
+	sys := x.agent.Moving.systemd()
 	began := x.agent.Now()
 	done := make(chan error, 1)
 	go func() { done <- sys.Switch(ctx, from, to) }()
@@ -144,7 +156,7 @@ func (x byUnit) turn(ctx context.Context, from, to string, leaves func()) error 
 		select {
 		case err := <-done:
 			leaves()
-			if err == nil {
+			if err == nil && !waits {
 				x.lose(fmt.Sprintf("connections were refused while systemd stopped %s and started %s (%s), and until that one listened",
 					from, to, x.agent.Now().Sub(began).Round(time.Millisecond)))
 			}
@@ -172,6 +184,7 @@ func (x byUnit) look(ctx context.Context) {
 	case err != nil:
 		x.trouble(err)
 	case is.Runs():
+		err = x.handOver(ctx, returnPatience, x.production)
 		_, err := inspect(ctx, x.maker(), site.Oracle)
 		if errors.Is(err, engine.ErrUnknownContainer) {
 			x.failed("somebody has started " + site.OracleUnit + " anew")
@@ -205,7 +218,7 @@ func (x byUnit) back(ctx context.Context) (what string, err error) {
 	}
 	switch {
 	case of.Runs(), of.State == "activating", of.Pending:
-		err = x.turn(ctx, site.OracleUnit, site.Unit, func() {})
+		err = x.turn(ctx, site.OracleUnit, site.Unit, func() {}, x.production)
 	case of.Moving(), is.Moving():
 		return "", fmt.Errorf("%w: systemd is about it", errNotYet)
 	case is.Runs():
@@ -214,21 +227,29 @@ func (x byUnit) back(ctx context.Context) (what string, err error) {
 	case is.State == "inactive":
 		return wasStopped, nil
 	default: // it has failed
-		err = x.turn(ctx, site.OracleUnit, site.Unit, func() {})
+		err = x.turn(ctx, site.OracleUnit, site.Unit, func() {}, x.production)
 	}
 	if err != nil {
 		return "", err
 	}
-	if c, err := inspect(ctx, x.maker(), site.Name); err == nil { // which is another than before
-		site = x.where()
+	_, _ = x.production(ctx)
+	return servesAgain, nil
+}
+
+// production that runs now, which is another container than before.
+func (x byUnit) production(ctx context.Context) (id string, err error) {
+	site := x.where()
+	c, err := inspect(ctx, x.maker(), site.Name)
+	if err == nil {
 		site.Production = c.ID
 		x.at(site)
 	}
-	return servesAgain, nil
+	return c.ID, err
 }
 
 // clear what it wrote: its container went with the unit, and the directory is there for whoever starts that by hand.
 func (x byUnit) clear(context.Context) error {
+	x.unguard()
 	x.reported(true) // whatever it wrote last counts
 	site := x.where()
 	x.agent.twins.forget(site.Oracle)

@@ -35,6 +35,8 @@ type driver struct {
 	reports   reports
 	settled   bool      // what an earlier agent left under way has come to its end
 	began     time.Time // waiting for that
+	guard     Guard     // beside the oracle; nil: there is none
+	guarded   bool      // it was tried
 }
 
 // driveTwins until ctx is done.
@@ -57,6 +59,7 @@ func (t *twin) drive(ctx context.Context) {
 	d := &driver{twin: t}
 	tick := time.NewTicker(loopTick)
 	defer tick.Stop()
+	defer d.unguard()
 	for ctx.Err() == nil {
 		d.step(ctx)
 		select {
@@ -86,6 +89,7 @@ func (t *twin) current() loop.State {
 func (d *driver) step(ctx context.Context) {
 	now := d.agent.Now()
 	if d.current() == loop.InOracle && d.quiesce(ctx) {
+		d.stand(ctx, d.where().Oracle)
 		d.watch(ctx) // first: what an abort spoils is not to be learned
 		d.vouched(ctx, loop.InOracle)
 	}

@@ -50,6 +50,7 @@ func (d *driver) goThere(ctx context.Context) {
 		}
 		return
 	}
+	d.stand(ctx, d.where().Oracle)
 	d.settle(from, "its container was stopped")
 	now := d.agent.Now()
 	d.mu.Lock()
@@ -94,6 +95,7 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 	}
 	within := unready
 	if old.State == engine.Running && !next.State.Alive() && listens(old) {
+		d.unguard() // a renewal has a line of its own
 		err := d.move(ctx, renew.Request{
 			Container: from, Successor: to, Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
 		}, leaves)
@@ -103,65 +105,31 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 		d.lose(fmt.Sprintf("connections were refused between a stop and a start: %v", err))
 		within = max(within, d.specNow().Drain)
 	}
-	return stopStart(ctx, maker, from, to, within)
+	return d.stopStart(ctx, maker, from, to, within, patience)
 }
 
-func stopStart(ctx context.Context, maker engine.Maker, from, to string, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, engineTime+within)
+func (d *driver) stopStart(ctx context.Context, maker engine.Maker, from, to string, within, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTime+within+patience)
 	defer cancel()
-	if err := stopForGood(ctx, maker, from, within); err != nil {
+	if err := renew.StopForGood(ctx, maker, from, within); err != nil {
 		return fmt.Errorf("stop the one that served: %w", err)
 	}
-	if err := maker.Start(ctx, to); err != nil {
+	err := d.handOver(ctx, patience, func(ctx context.Context) (string, error) { return to, maker.Start(ctx, to) })
+	if err != nil {
 		return fmt.Errorf("start the one that is to serve: %w", err)
 	}
 	return nil
 }
 
-// stopForGood a container that its engine may be about to start again, by its restart policy: Podman does so when it has just
-// ended by itself, whoever stops it then.
-func stopForGood(ctx context.Context, maker engine.Maker, id string, within time.Duration) error {
-	for tries := 0; ; tries++ {
-		err := maker.Stop(ctx, id, within)
-		if errors.Is(err, engine.ErrUnknownContainer) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		b, err := maker.Blueprint(ctx, id)
-		if err != nil || b.RestartPolicy == "" || b.RestartPolicy == "no" {
-			return nil // it is stopped, and that is all that there is to say of it
-		}
-		for range restartLooks {
-			wait(ctx, restartLook)
-			c, err := maker.Inspect(ctx, id)
-			if err == nil && c.State.Alive() {
-				b.State = c.State
-			}
-		}
-		if !b.State.Alive() {
-			return ctx.Err()
-		}
-		if tries == maxRestarts {
-			return fmt.Errorf("its engine started it again %d times", tries)
-		}
-	}
-}
+// askedToStop is how long after the step began that stops it an engine has been asked to stop a container. One that ends by
+// itself before, because of what it is refused, is started again by its restart policy.
+const askedToStop = 300 * time.Millisecond
 
-// An engine that starts a container again does so within these looks.
-const (
-	restartLook  = 100 * time.Millisecond
-	restartLooks = 4
-	maxRestarts  = 10
-)
-
-// move the service, in a process of its own.
+// move the service, in a process of its own. leaves is called when it is being stopped.
 func (d *driver) move(ctx context.Context, q renew.Request, leaves func()) error {
 	r, err := d.agent.Moving.Move(ctx, d.where().Engine, q, func(done renew.Done) {
-		away := done.State == renew.Ended && (done.Step == renew.StepHold || done.Step == renew.StepTurn)
-		if away || done.State == renew.Begins && (done.Step == renew.StepStop || done.Step == renew.StepDrain) {
-			leaves()
+		if done.State == renew.Begins && (done.Step == renew.StepStop || done.Step == renew.StepDrain) {
+			time.AfterFunc(askedToStop, leaves)
 		}
 	})
 	switch {

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
 	"github.com/whittle-sec/whittle/internal/loop"
@@ -18,6 +19,8 @@ type Moving struct {
 	Makers map[string]engine.Maker
 	// Move has a process of its own make a renewal, which the agent's death does not end, and tells of its steps; see renew.RunJob.
 	Move func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error)
+	// Stand beside a container that serves, so that who connects waits when it ends by itself; nil: nobody waits.
+	Stand func(ctx context.Context, engine, container string) (Guard, error)
 	// Recover finishes or undoes what killed ones left, and tells of it, and whether one of these containers' goes on.
 	Recover func(ctx context.Context, engine string, containers ...string) (done []renew.Result, busy bool, err error)
 	// Profiles that renewals were given which are under way, or were cut off.
@@ -34,6 +37,12 @@ type Moving struct {
 	Armed func(c engine.Container, spec oracle.Spec, dir string) error
 	// Renew containers without being asked, unless their label says otherwise.
 	Renew bool
+}
+
+// Guard is a renew.Guard.
+type Guard interface {
+	Hand(ctx context.Context, patience time.Duration, start func(context.Context) (container string, err error)) (gap time.Duration, held int, err error)
+	Close() error
 }
 
 // maker of an engine's containers; nil when there is none.

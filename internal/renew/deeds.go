@@ -61,27 +61,22 @@ func (p *passage) form(ctx context.Context) (string, error) {
 	return "", p.stand(ctx, p.head.Old)
 }
 
-// stand beside the sockets of a container that runs, and let another bind the same addresses.
+// stand beside the sockets of a container that runs.
 func (p *passage) stand(ctx context.Context, id string) error {
 	c, err := p.Engine.Inspect(ctx, id)
-	if err == nil {
-		err = p.beside(c)
-	}
 	if err != nil {
 		return err
 	}
-	p.shared, err = traffic.Share(p.ns, p.owner.Ports())
-	return err
-}
-
-func (p *passage) beside(c engine.Container) (err error) {
 	if p.ns, err = traffic.OpenNetNS(c.PID); err != nil {
 		return err
 	}
 	if p.owner, _, err = traffic.ListenersOf(processes(c), p.ns); err != nil {
 		return err
 	}
-	p.line, err = traffic.Form(p.ns, p.owner)
+	if p.line, err = traffic.Form(p.ns, p.owner); err != nil {
+		return err
+	}
+	p.shared, err = traffic.Share(p.ns, p.owner.Ports())
 	return err
 }
 

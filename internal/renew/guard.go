@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/whittle-sec/whittle/internal/traffic"
 )
 
 // Guard stands beside the sockets of a container that may end at any moment by itself: who connects then waits, until another
@@ -27,7 +25,7 @@ func (r *Runner) Stand(ctx context.Context, container string) (*Guard, error) {
 		return nil, fmt.Errorf("stand beside %s: %w", container, err)
 	}
 	g := &Guard{p: &passage{Runner: r, journal: &journal{head: header{Old: b.ID, NetNS: true}}}}
-	if err := g.p.beside(b.Container); err != nil {
+	if err := g.p.stand(ctx, b.ID); err != nil {
 		g.p.letGo()
 		return nil, fmt.Errorf("stand beside %s: %w", container, err)
 	}
@@ -41,17 +39,18 @@ func (r *Runner) Stand(ctx context.Context, container string) (*Guard, error) {
 	return g, nil
 }
 
-// Hand over what waits: start a container, and give it the connections when it is ready. It says for how long they waited from
-// now on, and how many did. The guard is closed then, whatever came of it.
-func (g *Guard) Hand(ctx context.Context, to string, patience time.Duration) (gap time.Duration, held int, err error) {
+// Hand over what waits to the container that start starts, when that is ready: within patience of its start. It says for how long
+// connections waited from now on, and how many did. The guard is closed then, whatever came of it.
+func (g *Guard) Hand(ctx context.Context, patience time.Duration, start func(context.Context) (container string, err error)) (gap time.Duration, held int, err error) {
 	p := g.p
 	defer p.letGo()
-	p.head.Plan.Patience, p.deadline, p.shut = patience, time.Now().Add(patience), time.Now()
-	p.successor = to
-	if p.shared, err = traffic.Share(p.ns, p.head.Plan.Ports); err != nil {
-		return 0, 0, err
+	p.head.Plan.Patience = patience
+	started := func(ctx context.Context) (_ string, err error) {
+		p.successor, err = start(ctx)
+		p.deadline = time.Now().Add(patience)
+		return "", err
 	}
-	for _, do := range []func(context.Context) (string, error){p.hold, p.start, p.listen, p.ready, p.turn, p.release} {
+	for _, do := range []func(context.Context) (string, error){p.hold, started, p.listen, p.ready, p.turn, p.release} {
 		if _, err := do(ctx); err != nil {
 			return 0, 0, err
 		}
