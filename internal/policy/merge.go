@@ -166,12 +166,20 @@ func hasRun(p Policy) bool {
 	return false
 }
 
-// covers reports whether a has every call of b's service in the same phase.
+// covers reports whether a has every call of b's service in the same phase. A call that a person has withheld stands for itself in
+// every phase, and for the person's word: merging takes it out of the phases, and what covers what must not depend on when.
 func covers(a, b Policy) bool {
 	for abi, calls := range b.ABIs {
 		mine := a.ABIs[abi]
+		if mine == nil {
+			mine = &Calls{}
+		}
+		withheld := mine.withheld()
+		if !withheld.Contains(calls.withheld()) {
+			return false
+		}
 		for phase, set := range calls.Phases {
-			if !set.Empty() && (mine == nil || !mine.Phases[phase].Contains(set)) {
+			if !mine.Phases[phase].Union(withheld).Contains(set) {
 				return false
 			}
 		}

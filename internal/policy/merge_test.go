@@ -4,6 +4,7 @@ package policy
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +81,7 @@ var genPolicy = rapid.Custom(func(t *rapid.T) Policy {
 // consistent makes a policy as the learner does: late if all its runs were, and partial for a reason.
 func consistent(p Policy) Policy {
 	p.Account.LateRuns = min(p.Account.LateRuns, p.Account.Runs)
+	p.Partial = slices.DeleteFunc(p.Partial, func(why string) bool { return why == "" })
 	if n := p.Account.Runs; n > 0 && p.Account.LateRuns == n {
 		p.Partial = append(p.Partial, LateReason+"late")
 	} else if !p.Complete && len(p.Partial) == 0 {
