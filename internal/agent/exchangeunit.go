@@ -184,7 +184,6 @@ func (x byUnit) look(ctx context.Context) {
 	case err != nil:
 		x.trouble(err)
 	case is.Runs():
-		err = x.handOver(ctx, returnPatience, x.production)
 		_, err := inspect(ctx, x.maker(), site.Oracle)
 		if errors.Is(err, engine.ErrUnknownContainer) {
 			x.failed("somebody has started " + site.OracleUnit + " anew")
@@ -222,6 +221,7 @@ func (x byUnit) back(ctx context.Context) (what string, err error) {
 	case of.Moving(), is.Moving():
 		return "", fmt.Errorf("%w: systemd is about it", errNotYet)
 	case is.Runs():
+		err = x.handOver(ctx, returnPatience, x.production)
 	case !is.Loaded:
 		return notThere, nil
 	case is.State == "inactive":
