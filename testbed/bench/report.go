@@ -73,11 +73,11 @@ const preface = "Made by `sudo go run ./testbed/bench%s`; `sudo make bench` prin
 // markdown of the report that these arguments asked for.
 func (r *report) markdown(args []string) string {
 	var b strings.Builder
-	given := ""
+	var given strings.Builder
 	for _, arg := range args {
-		given += " " + arg
+		given.WriteString(" " + arg)
 	}
-	fmt.Fprintf(&b, preface+"\nThe run took %s. The machine:\n\n", given, r.took.Round(time.Second))
+	fmt.Fprintf(&b, preface+"\nThe run took %s. The machine:\n\n", given.String(), r.took.Round(time.Second))
 	for _, line := range r.machine {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
