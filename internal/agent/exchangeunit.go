@@ -220,7 +220,13 @@ func (x byUnit) back(ctx context.Context) (what string, err error) {
 		err = x.turn(ctx, site.OracleUnit, site.Unit, func() {}, x.production)
 	case of.Moving(), is.Moving():
 		return "", fmt.Errorf("%w: systemd is about it", errNotYet)
-	case is.Runs():
+	case is.Runs(): // by systemd
+		if x.guard == nil {
+			break
+		}
+		if err := x.handOver(ctx, returnPatience, x.production); err != nil {
+			x.lose("who waited was not given to production: " + err.Error()) // it runs all the same
+		}
 		err = x.handOver(ctx, returnPatience, x.production)
 	case !is.Loaded:
 		return notThere, nil

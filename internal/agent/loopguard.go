@@ -52,9 +52,17 @@ func (d *driver) handOver(ctx context.Context, patience time.Duration, start fun
 		_, err := start(ctx)
 		return err
 	}
-	gap, held, err := g.Hand(ctx, patience, start)
-	if err == nil {
+	began := false
+	gap, held, err := g.Hand(ctx, patience, func(ctx context.Context) (string, error) {
+		began = true
+		return start(ctx)
+	})
+	switch {
+	case err == nil:
 		d.lose(fmt.Sprintf("who connected when it had ended waited, until %s after that was noticed (%d at once)", gap.Round(time.Millisecond), held))
+	case !began && ctx.Err() == nil:
+		d.lose("connections were refused, as nobody could be made to wait: " + err.Error())
+		_, err = start(ctx)
 	}
 	return err
 }

@@ -196,6 +196,7 @@ func (d *driver) comeBack(ctx context.Context) {
 		err = x.clear(ctx)
 	}
 	if err != nil {
+		d.unguard() // it is tried again later, which nobody is to wait for without a word
 		d.failed("production does not come back: " + err.Error())
 		return
 	}
