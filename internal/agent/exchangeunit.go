@@ -227,7 +227,6 @@ func (x byUnit) back(ctx context.Context) (what string, err error) {
 		if err := x.handOver(ctx, returnPatience, x.production); err != nil {
 			x.lose("who waited was not given to production: " + err.Error()) // it runs all the same
 		}
-		err = x.handOver(ctx, returnPatience, x.production)
 	case !is.Loaded:
 		return notThere, nil
 	case is.State == "inactive":
