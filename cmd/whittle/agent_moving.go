@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,8 +40,8 @@ func (a *app) moving(engines []engine.Engine, f agentFlags) (*agent.Moving, erro
 			return renew.RunJob(ctx, self, renew.Job{Request: q, Engine: engine, Socket: sockets[engine], Dir: dir, Tell: tell})
 		},
 		Profiles: func() ([]string, error) { return renew.Profiles(dir) },
-		Stand: func(ctx context.Context, engine, container string) (agent.Guard, error) {
-			return (&renew.Runner{Engine: makers[engine], Dir: dir}).Stand(ctx, container)
+		Stand: func(ctx context.Context, engine, container string, ports []netip.AddrPort) (agent.Guard, error) {
+			return (&renew.Runner{Engine: makers[engine], Dir: dir}).Stand(ctx, container, ports)
 		},
 		Recover: func(ctx context.Context, engine string, containers ...string) ([]renew.Result, bool, error) {
 			m := makers[engine]

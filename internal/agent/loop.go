@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -64,17 +65,18 @@ type twin struct {
 
 // loopSite is where a loop takes place. It is stored with the machine's state, before anything is done there.
 type loopSite struct {
-	Engine     string        `json:"engine,omitempty"`
-	Production string        `json:"production,omitempty"` // id of a container
-	Name       string        `json:"name,omitempty"`       // production's
-	OracleName string        `json:"oracle_name,omitempty"`
-	Oracle     string        `json:"oracle,omitempty"` // id; "" before it was made
-	Unit       string        `json:"unit,omitempty"`   // of systemd, that manages production
-	OracleUnit string        `json:"oracle_unit,omitempty"`
-	Dir        string        `json:"dir,omitempty"`     // what is mounted into the oracle
-	Writers    renew.Writers `json:"writers,omitempty"` // whether both may run at once
-	Armed      bool          `json:"armed,omitempty"`   // the oracle was seen to have its hardening
-	Lost       string        `json:"lost,omitempty"`    // what the moves interrupted
+	Engine     string           `json:"engine,omitempty"`
+	Production string           `json:"production,omitempty"` // id of a container
+	Name       string           `json:"name,omitempty"`       // production's
+	OracleName string           `json:"oracle_name,omitempty"`
+	Oracle     string           `json:"oracle,omitempty"` // id; "" before it was made
+	Unit       string           `json:"unit,omitempty"`   // of systemd, that manages production
+	OracleUnit string           `json:"oracle_unit,omitempty"`
+	Ports      []netip.AddrPort `json:"ports,omitempty"`   // that production listened on
+	Dir        string           `json:"dir,omitempty"`     // what is mounted into the oracle
+	Writers    renew.Writers    `json:"writers,omitempty"` // whether both may run at once
+	Armed      bool             `json:"armed,omitempty"`   // the oracle was seen to have its hardening
+	Lost       string           `json:"lost,omitempty"`    // what the moves interrupted
 }
 
 // loopSaved is what the store has of a twin.

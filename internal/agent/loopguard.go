@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
@@ -21,12 +22,21 @@ func (d *driver) stand(ctx context.Context, container string) {
 	d.guarded = true
 	ctx, cancel := context.WithTimeout(ctx, engineTime)
 	defer cancel()
-	g, err := d.agent.Moving.Stand(ctx, d.where().Engine, container)
+	g, err := d.agent.Moving.Stand(ctx, d.where().Engine, container, d.ports(container))
 	if err != nil {
 		d.agent.Log.Info("connections are refused when it ends by itself", "container", container, "err", err)
 		return
 	}
 	d.guard = g
+}
+
+// ports that are needed of a container: of the oracle those that production had, as whoever got into it may listen on others; nil: all.
+func (d *driver) ports(container string) []netip.AddrPort {
+	site := d.where()
+	if container == site.Production || len(site.Ports) == 0 {
+		return nil
+	}
+	return site.Ports
 }
 
 // fall: an oracle that has aborted is about to end, and no renewal is begun with it. One of several processes goes on without it.

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -18,11 +19,12 @@ import (
 type guards struct {
 	stood, handed []string
 	open          int
+	ports         [][]netip.AddrPort
 	cannotHold    error
 }
 
-func (g *guards) stand(_ context.Context, _, container string) (Guard, error) {
-	g.stood = append(g.stood, container)
+func (g *guards) stand(_ context.Context, _, container string, ports []netip.AddrPort) (Guard, error) {
+	g.stood, g.ports = append(g.stood, container), append(g.ports, ports)
 	g.open++
 	return g, nil
 }
@@ -101,5 +103,29 @@ func TestGuardGivesUp(t *testing.T) {
 	r.e.refuse["stop"] = errors.New("the engine is away")
 	if r.turn(loop.Production, time.Minute) || g.open != 0 {
 		t.Errorf("%d stand", g.open)
+	}
+}
+
+// What somebody listens on in the oracle does not keep production away.
+func TestOracleListens(t *testing.T) {
+	r := newLoopRig(t)
+	g := &guards{}
+	r.a.Moving.Stand = g.stand
+	r.asks("sync")
+	has := []netip.AddrPort{netip.MustParseAddrPort("[::]:80")}
+	site := r.d.where()
+	site.Ports = has
+	r.d.at(site)
+	if !r.turn(loop.InOracle, time.Minute) {
+		t.Fatalf("no oracle serves: %q", r.e.verbs)
+	}
+	if len(g.ports) != 1 || !slices.Equal(g.ports[0], has) {
+		t.Errorf("it stands at %v, want %v", g.ports, has)
+	}
+	if got := r.d.ports(r.d.where().Oracle); !slices.Equal(got, has) {
+		t.Errorf("production has to listen on %v, want %v", got, has)
+	}
+	if got := r.d.ports(production); got != nil {
+		t.Errorf("the oracle has to listen on %v, want all", got)
 	}
 }

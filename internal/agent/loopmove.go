@@ -97,7 +97,8 @@ func (d *driver) swap(ctx context.Context, from, to string, patience time.Durati
 	if old.State == engine.Running && !next.State.Alive() && listens(old) {
 		d.unguard() // a renewal has a line of its own
 		err := d.move(ctx, renew.Request{
-			Container: from, Successor: to, Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
+			Container: from, Successor: to, Ports: d.ports(from),
+			Retire: renew.RetireKeep, Writers: d.where().Writers, Drain: d.specNow().Drain, Patience: patience,
 		}, leaves)
 		if !errors.Is(err, renew.ErrRefused) {
 			return err

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/whittle-sec/whittle/internal/engine"
@@ -19,8 +20,9 @@ type Moving struct {
 	Makers map[string]engine.Maker
 	// Move has a process of its own make a renewal, which the agent's death does not end, and tells of its steps; see renew.RunJob.
 	Move func(ctx context.Context, engine string, q renew.Request, tell func(renew.Done)) (renew.Result, error)
-	// Stand beside a container that serves, so that who connects waits when it ends by itself; nil: nobody waits.
-	Stand func(ctx context.Context, engine, container string) (Guard, error)
+	// Stand beside a container that serves, at these ports or at all (nil), so that who connects waits when it ends by itself; nil:
+	// nobody waits.
+	Stand func(ctx context.Context, engine, container string, ports []netip.AddrPort) (Guard, error)
 	// Recover finishes or undoes what killed ones left, and tells of it, and whether one of these containers' goes on.
 	Recover func(ctx context.Context, engine string, containers ...string) (done []renew.Result, busy bool, err error)
 	// Profiles that renewals were given which are under way, or were cut off.

@@ -28,6 +28,10 @@ func (d *driver) prepareOracle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at production: %w", err)
 	}
+	if ports := renew.Listens(b.Container); ports != nil {
+		site.Ports = ports
+		d.at(site)
+	}
 	switch {
 	case renew.Sharer(b) != "":
 		return fmt.Errorf("production's network goes with it, and %s uses it, too", renew.Sharer(b))

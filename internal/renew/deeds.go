@@ -73,6 +73,13 @@ func (p *passage) stand(ctx context.Context, id string) error {
 	if p.owner, _, err = traffic.ListenersOf(processes(c), p.ns); err != nil {
 		return err
 	}
+	for _, l := range p.owner.Ports() {
+		if !p.head.Request.needs(l, p.head.NetNS) {
+			if err := p.owner.Forget(l); err != nil {
+				return err
+			}
+		}
+	}
 	if p.line, err = traffic.Form(p.ns, p.owner); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -48,6 +49,7 @@ func (r *Runner) plan(ctx context.Context, q Request) (engine.Blueprint, Plan, e
 		if f, err = r.facts(ctx, b); err != nil {
 			return b, Plan{}, fmt.Errorf("see what %s listens on: %w", q.Container, err)
 		}
+		f.Listeners = slices.DeleteFunc(f.Listeners, func(l netip.AddrPort) bool { return !q.needs(l, b.NetworkKept) })
 	}
 	if q.Successor != "" {
 		s, err := r.Engine.Blueprint(ctx, q.Successor)
@@ -81,6 +83,28 @@ func (q Request) Check() error {
 		return fmt.Errorf("a successor's name is chosen by the renewal")
 	}
 	return nil
+}
+
+// needs tells whether the successor has to listen there, too. In a network of its own it may have another address.
+func (q Request) needs(l netip.AddrPort, networkKept bool) bool {
+	return q.Ports == nil || slices.ContainsFunc(q.Ports, func(p netip.AddrPort) bool {
+		return p == l || !networkKept && p.Port() == l.Port()
+	})
+}
+
+// Listens tells where a container listens; nil if that cannot be told.
+func Listens(c engine.Container) []netip.AddrPort {
+	ns, err := traffic.OpenNetNS(c.PID)
+	if err != nil {
+		return nil
+	}
+	defer ns.Close()
+	l, _, err := traffic.ListenersOf(processes(c), ns)
+	if err != nil {
+		return nil
+	}
+	defer l.Close()
+	return l.Ports()
 }
 
 // facts of a container that runs.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -14,9 +15,9 @@ import (
 // connections go to whoever listens.
 type Guard struct{ p *passage }
 
-// Stand beside a container that serves, in a network that stays; else the error is an ErrRefused. It is quick: whatever is not
-// needed for that is not looked at.
-func (r *Runner) Stand(ctx context.Context, container string) (*Guard, error) {
+// Stand beside a container that serves, at the ports that are needed (nil: at all), in a network that stays; else the error is an
+// ErrRefused. It is quick: whatever is not needed for that is not looked at.
+func (r *Runner) Stand(ctx context.Context, container string, ports []netip.AddrPort) (*Guard, error) {
 	b, err := r.Engine.Blueprint(ctx, container)
 	if err == nil && !b.NetworkKept {
 		err = fmt.Errorf("%w: its network goes away with it", ErrRefused)
@@ -24,7 +25,7 @@ func (r *Runner) Stand(ctx context.Context, container string) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stand beside %s: %w", container, err)
 	}
-	g := &Guard{p: &passage{Runner: r, journal: &journal{head: header{Old: b.ID, NetNS: true}}}}
+	g := &Guard{p: &passage{Runner: r, journal: &journal{head: header{Old: b.ID, NetNS: true, Request: Request{Ports: ports}}}}}
 	if err := g.p.stand(ctx, b.ID); err != nil {
 		g.p.letGo()
 		return nil, fmt.Errorf("stand beside %s: %w", container, err)

@@ -53,11 +53,13 @@ type Request struct {
 	Container string         `json:"container"` // name or id of the one that serves
 	Changes   engine.Changes `json:"changes"`   // of the successor that is made; its Name is chosen here
 	// Successor is an existing container, stopped, that takes over. Nothing is made or renamed then.
-	Successor string   `json:"successor,omitempty"`
-	Retire    Retire   `json:"retire,omitempty"`
-	Strategy  Strategy `json:"strategy,omitempty"` // "": chosen
-	Writers   Writers  `json:"writers,omitempty"`
-	Ready     Ready    `json:"ready,omitzero"`
+	Successor string `json:"successor,omitempty"`
+	// Ports that the predecessor must have and the successor gets; nil: all that it listens on. Whoever is inside may listen on more.
+	Ports    []netip.AddrPort `json:"ports,omitempty"`
+	Retire   Retire           `json:"retire,omitempty"`
+	Strategy Strategy         `json:"strategy,omitempty"` // "": chosen
+	Writers  Writers          `json:"writers,omitempty"`
+	Ready    Ready            `json:"ready,omitzero"`
 	// Drain is how long the predecessor may take to end by itself; 0: its own stop timeout.
 	Drain time.Duration `json:"drain,omitempty"`
 	// Patience for the successor to get ready; 0: DefaultPatience.
