@@ -131,16 +131,25 @@ func (p *passage) undoUnit(ctx context.Context) error {
 	return nil
 }
 
-// untouched tells whether the predecessor runs, and nobody has asked systemd for anything else, or in vain.
+// untouched tells whether the predecessor runs, and nobody has asked systemd for anything else, or in vain; or what was started
+// since is what it was.
 func (p *passage) untouched(ctx context.Context) bool {
-	if !p.has(StepRestart) {
+	restarted, alive := p.has(StepRestart), p.oldAlive()
+	if alive && !restarted {
 		return true
 	}
-	if !p.oldAlive() {
-		return false
-	}
 	u, err := units.Look(ctx, p.head.Plan.Unit)
-	return err != nil || u.Steady() // who cannot be asked has restarted nothing
+	switch {
+	case restarted && !alive:
+		return false
+	case err != nil: // who cannot be asked has restarted nothing
+		return true
+	case restarted:
+		return u.Steady()
+	}
+	// It has ended, though not by us. Unless somebody has stopped the unit it has started another, as after a reboot, or has tried:
+	// under the new profile, if that was in its place by then.
+	return !p.has(StepProfile) || u.State == "inactive" && !u.Queued
 }
 
 // restoreUnit has the unit start what it started before. One that failed too often has closed its sockets.
