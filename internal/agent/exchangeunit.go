@@ -95,6 +95,7 @@ func (d *driver) prepareUnit(ctx context.Context, b engine.Blueprint) error {
 	if err := writeOracle(d.agent.oracleDir(site), start.Files); err != nil {
 		return fmt.Errorf("write what is mounted into the oracle: %w", err)
 	}
+	d.reports = reports{} // the directory is called as the one before
 	d.at(site)
 	return d.save(ctx) // the agent that goes on from here asks systemd
 }

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -286,5 +287,27 @@ func TestLoopByUnitsAfterKill(t *testing.T) {
 				t.Errorf("it begins again: %q", h.switches)
 			}
 		})
+	}
+}
+
+// A unit's oracles have the same directory. What was seen of one of them, such as that somebody had filled it, is forgotten.
+func TestLoopByUnitsReports(t *testing.T) {
+	r, h := newHost(t)
+	dir := filepath.Join(r.dir, "units", "web")
+	r.d.reports = reports{dir: dir, full: true, seen: map[string]reportFile{}}
+	r.asks("sync")
+	if !r.turn(loop.InOracle, time.Minute) {
+		t.Fatalf("no oracle serves: %q", h.switches)
+	}
+	for i := range maxReportFiles + 1 {
+		if err := os.WriteFile(filepath.Join(dir, "reports", fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !r.turn(loop.Production, time.Minute) {
+		t.Fatalf("production does not come back: %q", h.switches)
+	}
+	if got := r.records(); len(got) != 1 || got[0].Verdict != loop.VerdictAttack {
+		t.Errorf("records %+v", got)
 	}
 }
