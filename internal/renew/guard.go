@@ -51,11 +51,15 @@ func (g *Guard) Hand(ctx context.Context, patience time.Duration, start func(con
 		p.deadline = time.Now().Add(patience)
 		return "", err
 	}
-	for _, do := range []func(context.Context) (string, error){p.hold, started, p.listen, p.ready, p.turn, p.release} {
+	for _, do := range []func(context.Context) (string, error){p.hold, started, p.listen, p.ready, p.turn} {
 		// There is nobody else to wait for: one that listens gets them, even if it does not say in time that it is ready.
 		if _, err := do(ctx); err != nil && !(errors.Is(err, errLate) && ctx.Err() == nil) {
 			return 0, 0, err
 		}
+	}
+	// As in run: the successor has the connections, and what stays attached gives it those that come.
+	if _, err := p.release(ctx); err != nil {
+		p.warn(err)
 	}
 	return p.result.Gap, p.result.Held, nil
 }
