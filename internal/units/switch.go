@@ -25,7 +25,7 @@ var ErrNoConflict = errors.New("the two units do not exclude each other")
 
 const (
 	unitSuffix = ".service"
-	maxAnswer  = 64 << 10
+	maxAnswer  = 2 << 20 // an ExecStart= that package units writes has half a megabyte at most, and what it escapes
 )
 
 // Switch from one unit of a pair to the other: it returns when to runs, and from has ended before. When to does not start,
@@ -186,13 +186,17 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "systemctl", append([]string{"--no-ask-password", "--no-pager"}, args...)...)
 	cmd.WaitDelay = time.Second
 	var out, talk bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &limited{w: &out}, &limited{w: &talk}
+	answer := &limited{w: &out}
+	cmd.Stdout, cmd.Stderr = answer, &limited{w: &talk}
 	err := cmd.Run()
 	if errors.Is(err, exec.ErrNotFound) {
 		return "", hint.Add(errors.New("there is no systemctl"), "units are for hosts that systemd runs")
 	}
 	if err != nil {
 		return "", fmt.Errorf("systemctl %s: %w: %s", args[0], err, workload.Printable(strings.TrimSpace(talk.String()), 500))
+	}
+	if answer.size == maxAnswer { // what was cut off would be taken for what is not set
+		return "", fmt.Errorf("systemctl %s answers with more than %d bytes", args[0], maxAnswer)
 	}
 	return out.String(), nil
 }
