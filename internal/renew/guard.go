@@ -8,12 +8,19 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/whittle-sec/whittle/internal/engine"
+	"github.com/whittle-sec/whittle/internal/traffic"
 )
 
 // Guard stands beside the sockets of a container that may end at any moment by itself: who connects then waits, until another
 // container has taken its place or the guard is closed. It has no journal: when its process is killed, the kernel undoes it, and
 // connections go to whoever listens.
-type Guard struct{ p *passage }
+type Guard struct {
+	p      *passage
+	beside engine.Container
+	owner  *traffic.Listeners // its sockets, which are closed here
+}
 
 // Stand beside a container that serves, at the ports that are needed (nil: at all), in a network that stays; else the error is an
 // ErrRefused. It is quick: whatever is not needed for that is not looked at.
@@ -25,16 +32,16 @@ func (r *Runner) Stand(ctx context.Context, container string, ports []netip.Addr
 	if err != nil {
 		return nil, fmt.Errorf("stand beside %s: %w", container, err)
 	}
-	g := &Guard{p: &passage{Runner: r, journal: &journal{head: header{Old: b.ID, NetNS: true, Request: Request{Ports: ports}}}}}
+	g := &Guard{beside: b.Container, p: &passage{Runner: r, journal: &journal{head: header{Old: b.ID, NetNS: true, Request: Request{Ports: ports}}}}}
 	if err := g.p.stand(ctx, b.ID); err != nil {
+		err = errors.Join(fmt.Errorf("stand beside %s: %w", container, err), g.p.stepAside(ctx))
 		g.p.letGo()
-		return nil, fmt.Errorf("stand beside %s: %w", container, err)
+		return nil, err
 	}
 	g.p.head.Plan.Ports = g.p.owner.Ports()
 	// As long as we have its sockets they do not close with it.
-	owner := g.p.owner
-	g.p.owner = nil
-	if err := owner.Close(); err != nil {
+	g.owner, g.p.owner = g.p.owner, nil
+	if err := g.owner.Close(); err != nil {
 		return nil, errors.Join(fmt.Errorf("stand beside %s: %w", container, err), g.Close())
 	}
 	return g, nil
@@ -69,7 +76,9 @@ func (g *Guard) Close() error {
 	if g.p.line == nil {
 		return nil
 	}
-	err := g.p.stepAside(context.Background())
+	// Its sockets are to be as they were: what takes over from it afterwards is made like them.
+	err := g.owner.Reopen(processes(g.beside), g.p.ns)
+	err = errors.Join(err, g.p.stepAside(context.Background()), g.owner.Close())
 	g.p.letGo()
 	return err
 }

@@ -86,6 +86,24 @@ func (l *Listeners) Close() error {
 	return failed
 }
 
+// Reopen what was closed of sockets that the processes still have, so that their options can be put back as they were.
+func (l *Listeners) Reopen(pids []int, ns *NetNS) error {
+	again, _, err := ListenersOf(pids, ns)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sockets {
+		for _, a := range again.sockets {
+			if s.fd < 0 && a.fd >= 0 && a.inode == s.inode && a.address == s.address {
+				s.fd, a.fd = a.fd, -1
+			}
+		}
+	}
+	return again.Close()
+}
+
 // Forget the sockets of an address, which is left out of a Line that is formed afterwards: a port that a successor need
 // not have, such as one that the kernel chose.
 func (l *Listeners) Forget(port netip.AddrPort) error {

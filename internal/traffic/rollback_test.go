@@ -249,3 +249,33 @@ func TestSupported(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever stands beside sockets without holding them leaves them as they were, too: with SO_REUSEPORT a stranger of the same user
+// could listen beside the service from then on.
+func TestRollbackReopened(t *testing.T) {
+	const at = "127.0.0.1:8123"
+	for _, style := range []string{"edge", "go"} {
+		t.Run(style, func(t *testing.T) {
+			ns := space(t)
+			first := start(t, ns, service{Style: style, At: []string{at}, Name: "s0"})
+			load := clients(t, ns, 4, at)
+			defer load.end()
+			had := take(t, ns, first)
+			line, err := Form(ns, had)
+			must(t, err)
+			must(t, had.Close())
+			load.served("s0", 20)
+			must(t, had.Reopen([]int{os.Getpid()}, ns)) // who has none of them
+			must(t, had.Reopen([]int{first.Process.Pid}, ns))
+			must(t, line.Return())
+			must(t, line.Close())
+			load.served("s0", 20)
+			must(t, had.Close())
+			now := take(t, ns, first)
+			if now.Len() != 1 {
+				t.Errorf("it has %d sockets", now.Len())
+			}
+			untouched(t, now)
+		})
+	}
+}
