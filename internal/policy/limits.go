@@ -76,9 +76,8 @@ func (c *Calls) normal(roles int) *Calls {
 			n.Denied[nr] = d
 		}
 	}
-	// Rules of a call that nobody may make would come into force with the call, from a run that knew nothing of it. What the floor
-	// has of a call that is withheld no rule was learned of.
-	all := c.All().Minus(c.withheld())
+	// Rules of a call that nobody may make would come into force with the call, from a run that knew nothing of it.
+	all := c.All()
 	for nr, rules := range c.Args {
 		rules = sortedRules(rules)
 		if all.Has(nr) && len(rules) > 0 && len(rules) <= maxRules {

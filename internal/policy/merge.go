@@ -24,8 +24,8 @@ import (
 // quarantine. What must not come back so has to be quarantined in each run anew, before it is merged (judge.Suspect does
 // that), or withheld by a person. What comes back does so in the phases and for the roles of the side that trusts it.
 //
-// Merging is commutative and, but for the estimates and words of Settled, associative, and merging a policy with itself
-// changes its counts only. The result is in normal form and independent of both.
+// Merging is commutative and, but for the estimates and words of Settled, and for the arguments that the floor may make a call with
+// which a person has withheld, associative, and merging a policy with itself changes its counts only. The result is in normal form and independent of both.
 //
 // A window in which events were lost can only have made one side too small, so it never takes anything from the other.
 func Merge(a, b Policy) Policy {

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -91,9 +92,13 @@ func consistent(p Policy) Policy {
 	return p
 }
 
-// unestimated is p without what the learner will say again.
+// unestimated is p without what the learner will say again, and without rules of what is withheld: a run that made it with any
+// arguments is not remembered by them.
 func unestimated(p Policy) Policy {
 	p.Settled = Settled{Settled: p.Settled.Settled, Bursts: p.Settled.Bursts, Epochs: p.Settled.Epochs}
+	for _, calls := range p.ABIs {
+		maps.DeleteFunc(calls.Args, func(nr uint32, _ []ArgRule) bool { _, withheld := calls.Withheld[nr]; return withheld })
+	}
 	return p
 }
 
