@@ -51,7 +51,11 @@ func (r *Runner) Stand(ctx context.Context, container string, ports []netip.Addr
 // connections waited from now on, and how many did. The guard is closed then, whatever came of it.
 func (g *Guard) Hand(ctx context.Context, patience time.Duration, start func(context.Context) (container string, err error)) (gap time.Duration, held int, err error) {
 	p := g.p
-	defer p.letGo()
+	defer func() {
+		if err := g.Close(); err != nil {
+			p.warn(err) // what it did not come to is the better reason
+		}
+	}()
 	p.head.Plan.Patience = patience
 	started := func(ctx context.Context) (_ string, err error) {
 		p.successor, err = start(ctx)
@@ -73,12 +77,11 @@ func (g *Guard) Hand(ctx context.Context, patience time.Duration, start func(con
 
 // Close steps aside. Whoever waits is reset, unless somebody listens.
 func (g *Guard) Close() error {
+	defer g.p.letGo()
 	if g.p.line == nil {
 		return nil
 	}
 	// Its sockets are to be as they were: what takes over from it afterwards is made like them.
 	err := g.owner.Reopen(processes(g.beside), g.p.ns)
-	err = errors.Join(err, g.p.stepAside(context.Background()), g.owner.Close())
-	g.p.letGo()
-	return err
+	return errors.Join(err, g.p.stepAside(context.Background()), g.owner.Close())
 }
