@@ -33,6 +33,8 @@ type daemon struct {
 	log           *output
 	ended         chan struct{}
 	err           error // of the process, once ended is closed
+	// steering are programs that a killed agent left attached to a service's sockets, and that end with these.
+	steering []ebpf.ProgramID
 }
 
 // startAgent and wait until it answers. Its end checks that it ended well and left nothing in the kernel.
@@ -153,6 +155,29 @@ func (d *daemon) end(signal os.Signal) (was bool) {
 			return false, d.log.String()
 		}
 	})
+	if signal == unix.SIGKILL {
+		steers := func(id ebpf.ProgramID) bool {
+			p, err := ebpf.NewProgramFromID(id)
+			if err != nil {
+				return false
+			}
+			defer p.Close()
+			return p.Type() == ebpf.SkReuseport
+		}
+		for _, id := range programs {
+			if steers(id) {
+				d.steering = append(d.steering, id)
+			}
+		}
+		programs = slices.DeleteFunc(programs, steers)
+	}
+	d.gone(programs)
+	return true
+}
+
+// gone are these BPF programs, or will be in a moment.
+func (d *daemon) gone(programs []ebpf.ProgramID) {
+	d.t.Helper()
 	eventually(d.t, "its BPF programs are gone", func() (bool, string) {
 		var left []string
 		for _, id := range programs {
@@ -166,7 +191,6 @@ func (d *daemon) end(signal os.Signal) (was bool) {
 		}
 		return len(left) == 0, strings.Join(left, ", ")
 	})
-	return true
 }
 
 // programs that the agent holds: those loaded, attached or not.

@@ -396,6 +396,7 @@ func TestLoopAgentKilled(t *testing.T) {
 			t.Logf("killed in %s: converged %s later, %d loops", at, took.Round(glance), len(l.history()))
 			l.notLearned()
 			productionOnly(t, e, "running")
+			l.gone(l.steering)
 		})
 	}
 }

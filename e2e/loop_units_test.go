@@ -188,12 +188,13 @@ func TestLoopUnits(t *testing.T) {
 		t.Errorf("no loop has learned anything: %+v", l.history())
 	}
 	for _, r := range l.history() {
-		if !r.Served.IsZero() && !strings.Contains(r.Lost, "connections were refused while systemd stopped") {
+		if !r.Served.IsZero() && !strings.Contains(r.Lost, "who connected while neither served waited") {
 			t.Errorf("loop %d lost %q", r.ID, r.Lost)
 		}
 	}
 	l.taughtNothing()
 	productionUnit(t, m, e)
+	l.gone(l.steering)
 	if now := bedtest.Podman(t, e, "inspect", "--format", "{{.Id}}", "web"); now == first {
 		t.Error("production's container is the first one still")
 	}

@@ -69,7 +69,7 @@ func (d *driver) handOver(ctx context.Context, patience time.Duration, start fun
 	})
 	switch {
 	case err == nil:
-		d.lose(fmt.Sprintf("who connected when it had ended waited, until %s after that was noticed (%d at once)", gap.Round(time.Millisecond), held))
+		d.lose(fmt.Sprintf("who connected while neither served waited: %s since that was noticed, %d at once", gap.Round(time.Millisecond), held))
 	case !began && ctx.Err() == nil:
 		d.lose("connections were refused, as nobody could be made to wait: " + err.Error())
 		_, err = start(ctx)
