@@ -204,7 +204,7 @@ func hierarchy(t *testing.T) string {
 func TestInterruptedCreate(t *testing.T) {
 	need(t)
 	made := filepath.Join(t.TempDir(), "made")
-	script := fmt.Sprintf(`for id; do :; done; mkdir -p %[1]s/$id/child && setsid sleep 1000 & echo $! >%[1]s/$id/child/cgroup.procs; echo $! >%[2]s.pid; mv %[2]s.pid %[2]s; wait`,
+	script := fmt.Sprintf(`for id; do :; done; mkdir -p %[1]s/$id/child; setsid sleep 1000 & echo $! >%[1]s/$id/child/cgroup.procs; echo $! >%[2]s.pid; mv %[2]s.pid %[2]s; wait`,
 		hierarchy(t), made)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

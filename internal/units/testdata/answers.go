@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -36,7 +37,10 @@ func serve() error {
 	ended := make(chan error, 1)
 	go func() {
 		<-end
-		ended <- server.Shutdown(context.Background())
+		err := server.Shutdown(context.Background())
+		// It does not know of a connection that is being accepted just then.
+		time.Sleep(100 * time.Millisecond)
+		ended <- errors.Join(err, server.Shutdown(context.Background()))
 	}()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
