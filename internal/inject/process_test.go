@@ -50,7 +50,8 @@ func TestForkStorm(t *testing.T) {
 			c := startAs(t, inGroupAttr(t, group), exe, dir)
 			c.line(t)
 			until(t, "a storm", func() bool { pids, _ := inGroup(group); return len(pids) > 50 })
-			r := inject(t, Request{Cgroup: group, Program: noMkdir(t), NoFreeze: noFreeze})
+			// On a busy machine a process may wait for its vfork child for seconds.
+			r := inject(t, Request{Cgroup: group, Program: noMkdir(t), NoFreeze: noFreeze, Patience: 8 * time.Second})
 			if err := os.WriteFile(filepath.Join(dir, "on"), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
